@@ -1,0 +1,96 @@
+"""From what the ranks left behind to one sentence: which rank, what happened, and what the others merely suffered."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOG_LINES = 30
+
+
+@dataclass
+class RankView:
+    """All that is known of a rank: `exitcode` None while it lives, < 0 the signal that ended it."""
+
+    rank: int
+    pid: int
+    exitcode: int | None
+    result: Any
+    error: dict[str, Any] | None
+    event: dict[str, Any]
+    log: Path
+
+    @property
+    def finished(self) -> bool:
+        return self.exitcode == 0 and self.result is not None
+
+    @property
+    def where(self) -> str:
+        return f"in phase '{self.event['phase']}' of epoch {self.event['epoch'] + 1}, step {self.event['step'] + 1}"
+
+    @property
+    def progress(self) -> tuple[int, int, bool]:
+        return self.event["epoch"], self.event["step"], self.event["phase"] != "data"
+
+    def log_tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-LOG_LINES:])
+
+
+class RunFailed(RuntimeError):
+    """A run that gave no result. `status`: failed, oom, incomplete or timeout; `reason`: one line; `detail`: the rest."""
+
+    def __init__(self, status: str, rank: int, reason: str, detail: str = ""):
+        super().__init__(f"{reason}\n{detail}" if detail else reason)
+        self.status, self.rank, self.reason, self.detail = status, rank, reason, detail
+
+
+def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) -> RunFailed:
+    """The first cause, in the order of how much each kind of sign proves."""
+    failed = sorted((v for v in views if v.error), key=lambda v: v.error["at"])  # type: ignore[index]
+    for view in failed:
+        if view.error["oom"]:  # type: ignore[index]
+            return _from_error("oom", view, "ran out of memory")
+    for view in views:
+        if view.exitcode is not None and view.exitcode < 0:
+            name = signal.Signals(-view.exitcode).name
+            hint = " (by the kernel, for want of memory?)" if name == "SIGKILL" else ""
+            reason = f"rank {view.rank} was killed by {name}{hint} {view.where}"
+            return RunFailed("failed", view.rank, reason, view.log_tail())
+    for view in failed:
+        if not view.error["lost_peer"]:  # type: ignore[index]
+            return _from_error("failed", view, "failed")
+    for view in views:
+        if view.exitcode == 0 and view.result is None:
+            reason = f"rank {view.rank} left with exit code 0 before its result was written, {view.where}"
+            return RunFailed("incomplete", view.rank, reason, view.log_tail())
+        if view.exitcode and not view.error:
+            hint = "; the fork server that started it is gone" if view.exitcode == 255 else ""
+            return RunFailed("failed", view.rank, f"rank {view.rank} left with exit code {view.exitcode} {view.where}{hint}", view.log_tail())
+    alive = [view for view in views if view.exitcode is None]
+    if alive:
+        hung = min(alive, key=lambda v: v.progress)
+        over = f"the run took longer than deadline_s={deadline_s:g}" if deadline_s else f"no answer for timeout_s={timeout_s:g}"
+        reason = f"rank {hung.rank} hung {hung.where}{_state(hung.pid)}: {over}"
+        return RunFailed("timeout", hung.rank, reason, f"its stack and last log lines:\n{hung.log_tail()}")
+    return _from_error("failed", failed[0], "lost contact")
+
+
+def _from_error(status: str, view: RankView, verb: str) -> RunFailed:
+    error = view.error or {}
+    first_line = str(error["error"]).splitlines()[0]
+    tail = view.log_tail()
+    lines = "" if error["traceback"].strip() in tail else f"\nlast log lines of rank {view.rank}:\n{tail}"
+    return RunFailed(status, view.rank, f"rank {view.rank} {verb} {view.where}: {first_line}", f"{error['traceback']}{lines}")
+
+
+def _state(pid: int) -> str:
+    import psutil
+
+    try:
+        status = psutil.Process(pid).status()
+    except psutil.Error:
+        return ""
+    return " (stopped by a signal)" if status == psutil.STATUS_STOPPED else ""

@@ -1,0 +1,74 @@
+"""The models of the report: ResNets with a CIFAR stem, at any width.
+
+The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015), with the change
+that its section 4.2 makes for 32x32 images: a 3x3 stem of stride 1 and no max-pool. Every model is one flat
+`nn.Sequential` of stem, blocks and head, so that a pipeline can cut it and FSDP can shard it block by block
+without knowing what is inside.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+EXPANSION = {"basic": 1, "bottleneck": 4}
+MODELS = {
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+}
+
+
+def conv(cin: int, cout: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(cin, cout, size, stride, padding=size // 2, bias=False)
+
+
+def norm_layer(norm: str, channels: int) -> nn.Module:
+    """`batch`: over the images that one rank has at once, as published. `group`: over one image, so no split matters."""
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class Block(nn.Module):
+    """`relu(residual(x) + shortcut(x))`; basic is 3x3-3x3, bottleneck is 1x1-3x3-1x1 and widens 4 times."""
+
+    def __init__(self, kind: str, cin: int, planes: int, stride: int, norm: str):
+        super().__init__()
+        cout = planes * EXPANSION[kind]
+        if kind == "basic":
+            convs = [conv(cin, planes, 3, stride), conv(planes, cout, 3)]
+        else:
+            convs = [conv(cin, planes, 1), conv(planes, planes, 3, stride), conv(planes, cout, 1)]
+        layers: list[nn.Module] = []
+        for c in convs:
+            layers += [c, norm_layer(norm, c.out_channels), nn.ReLU(inplace=True)]
+        self.residual = nn.Sequential(*layers[:-1])  # the last ReLU comes after the addition
+        same = stride == 1 and cin == cout
+        self.shortcut = nn.Identity() if same else nn.Sequential(conv(cin, cout, 1, stride), norm_layer(norm, cout))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.residual(x) + self.shortcut(x))
+
+
+def build_model(name: str, width: int, channels: int, classes: int, norm: str = "batch") -> nn.Sequential:
+    """A ResNet for images of `channels` x H x W (H, W >= 8). `width` 64 is the published size; cost grows with its square.
+
+    Returns an `nn.Sequential` (stem, block, block, ..., head) that maps (batch, channels, H, W) to (batch, classes).
+    """
+    kind, groups = MODELS[name]
+    layers: list[nn.Module] = [
+        nn.Sequential(conv(channels, width, 3), norm_layer(norm, width), nn.ReLU(inplace=True))
+    ]
+    cin = width
+    for group, blocks in enumerate(groups):
+        planes = width * 2**group
+        for i in range(blocks):
+            layers.append(Block(kind, cin, planes, stride=2 if group > 0 and i == 0 else 1, norm=norm))
+            cin = planes * EXPANSION[kind]
+    layers.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes)))
+    model = nn.Sequential(*layers)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model
