@@ -33,14 +33,18 @@ STACK_S = 0.5  # for a hung rank to write its stack
 _starting = threading.Lock()
 
 
-def warm() -> None:
-    """Start the fork server now, so that it imports torch while the caller does something else."""
+def warm(wait: bool = False) -> None:
+    """Start the fork server, so that it imports torch while the caller does something else; `wait` until it has."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labkit.worker"])
     from multiprocessing import forkserver
 
     with _without_main():
         forkserver.ensure_running()
+        if wait:
+            first = context.Process(target=os.getpid)
+            first.start()
+            first.join()
 
 
 @contextmanager

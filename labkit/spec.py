@@ -33,9 +33,6 @@ def _scale(default: Any, about: str, **limits):
     return _field(default, about, scale=True, **limits)
 
 
-_GROUPED = ("ddp", "collective", "fsdp", "model_parallel", "parameter_server")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     # What the row is: part of its published name.
@@ -104,11 +101,9 @@ class Spec:
             raise SpecError(f"schedule=1f1b: needs micro_batches >= {self.world_size} (the stages), not {self.micro_batches}")
         if self.staleness_bound != 3 and self.consistency != "ssp":
             raise SpecError(f"staleness_bound={self.staleness_bound}: only consistency=ssp has a bound; set consistency=ssp too")
-        if self.backend == "nccl" and self.device == "cpu":
-            raise SpecError("backend=nccl: NCCL moves CUDA tensors only, and device=cpu; use backend=gloo or device=cuda")
         if self.backend == "nccl" and self.share_device:
             raise SpecError("share_device=True: NCCL refuses two ranks on one device; use backend=gloo")
-        if self.backend != "auto" and self.strategy not in _GROUPED and self.strategy in ("single", "data_parallel"):
+        if self.backend != "auto" and self.strategy in ("single", "data_parallel"):
             raise SpecError(f"backend={self.backend}: {self.strategy} is one process and sends no messages; leave backend out")
         if self.strategy == "parameter_server" and self.backend == "nccl":
             raise SpecError("backend=nccl: the parameter server's messages go through gloo (NCCL has no two ranks on one GPU); leave backend out")

@@ -1,0 +1,102 @@
+"""What this machine is, and what becomes of a row on it: made concrete, or refused with what it would need."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.spec import Spec
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that a measurement depends on. `cuda`: the name of each CUDA device."""
+
+    cpu: str
+    cores: int
+    memory_gib: int
+    cuda: tuple[str, ...]
+    system: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"cuda": list(self.cuda)}
+
+
+@functools.cache
+def this_machine() -> Machine:
+    import psutil
+    import torch
+
+    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return Machine(
+        cpu=_cpu_name(),
+        cores=available_cores(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30),
+        cuda=tuple(torch.cuda.get_device_name(i) for i in devices),
+        system=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which a container or a batch system may have cut down."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy", "labkit")}
+
+
+class Needs(Exception):
+    """A row that this machine cannot run. `instead`: the row that it runs in its place, which has another name."""
+
+    def __init__(self, reason: str, instead: Spec | None = None):
+        super().__init__(reason)
+        self.reason, self.instead = reason, instead
+
+
+def fit(spec: Spec, machine: Machine) -> Spec:
+    """The Spec with every `auto` and 0 made concrete for this machine. Raises Needs where it cannot run.
+
+    A row never changes its meaning here: what NCCL would carry is not run on gloo under the NCCL name, but offered
+    as the gloo row (`Needs.instead`).
+    """
+    device = spec.device if spec.device != "auto" else "cuda" if machine.cuda else "cpu"
+    if device == "cpu" and spec.backend == "nccl":
+        twin = fit(spec.but(backend="gloo"), machine)
+        why = "device=cpu was set" if machine.cuda else "this machine has none"
+        raise Needs(f"needs CUDA, {why}; see {twin.name}", twin)
+    if device == "cuda" and not machine.cuda:
+        raise Needs("needs CUDA, this machine has none; device=cpu runs the row on the CPU")
+    if spec.server_device == "cuda" and not machine.cuda:
+        raise Needs("needs CUDA for its server, this machine has none")
+    devices = 1 if spec.share_device else spec.world_size
+    if device == "cuda" and len(machine.cuda) < devices:
+        remedy = "device=cpu runs the row on the CPU" if spec.backend != "nccl" else "its gloo row runs with device=cpu"
+        raise Needs(f"needs {devices} CUDA devices, this machine has {len(machine.cuda)}; {remedy}")
+    backend = spec.backend
+    if backend == "auto" and spec.strategy not in ("single", "data_parallel"):
+        carries_cuda = spec.strategy != "parameter_server" and not spec.share_device
+        backend = "nccl" if device == "cuda" and carries_cuda else "gloo"
+    threads = spec.threads_per_rank or max(1, machine.cores // spec.world_size)
+    return spec.but(device=device, backend=backend, threads_per_rank=threads)
+
+
+def process_group(spec: Spec) -> str:
+    """The backend string for torch: NCCL for CUDA tensors goes together with gloo for the few numbers in host memory."""
+    if spec.strategy in ("single", "data_parallel"):
+        return ""
+    return "cpu:gloo,cuda:nccl" if spec.backend == "nccl" else "gloo"

@@ -1,0 +1,142 @@
+"""Groups, profiles and the published table: the files in params/, read and checked. Imports no torch.
+
+A group file says what one notebook compares; a profile says how big everything is. Together they give the rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.spec import FIELDS, SCALE_FIELDS, Spec, SpecError, check_value, nearest
+
+ROOT = Path(__file__).parent.parent
+PARAMS = ROOT / "params"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One comparison: its number and file, the claim it tests, its title in two languages, the names of its rows."""
+
+    number: int
+    file: Path
+    claim: str
+    title_en: str
+    title_zh: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How big the rows are trained: a name, a sentence, and values for scale fields of Spec."""
+
+    name: str
+    about: str
+    fields: dict[str, Any]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises SpecError naming the file and the line."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        at = getattr(error, "problem_mark", None)
+        where = f"{path}, line {at.line + 1}, column {at.column + 1}" if at else str(path)
+        what = getattr(error, "problem", None) or str(error)
+        raise SpecError(f"{where}: not readable as YAML: {what}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: must hold `key: value` lines, not {type(content).__name__}")
+    return content
+
+
+def _check_keys(path: Path, content: dict[str, Any], types: dict[str, type]) -> None:
+    for key, value in content.items():
+        if key not in types:
+            raise SpecError(f"{path}: unknown key '{key}'{nearest(key, types)}")
+        if not isinstance(value, types[key]) or (types[key] is int and isinstance(value, bool)):
+            raise SpecError(f"{path}: {key}: {value!r} must be a {types[key].__name__}, not {type(value).__name__}")
+    for key in types:
+        if key not in content:
+            raise SpecError(f"{path}: key '{key}' is missing")
+
+
+GROUP_KEYS = {"group": int, "claim": str, "title_en": str, "title_zh": str, "rows": list}
+
+
+def read_group(path: Path) -> Group:
+    content = read_yaml(path)
+    _check_keys(path, content, GROUP_KEYS)
+    if not content["rows"]:
+        raise SpecError(f"{path}: rows: is empty; name at least one row")
+    for row in content["rows"]:
+        if not isinstance(row, str):
+            raise SpecError(f"{path}: rows: {row!r} must be the name of a row, not {type(row).__name__}")
+        try:
+            Spec.parse(row)
+        except SpecError as error:
+            raise SpecError(f"{path}: rows: {error}") from None
+    names = content["rows"]
+    if twice := {row for row in names if names.count(row) > 1}:
+        raise SpecError(f"{path}: rows: {twice.pop()} stands there twice; a row is run once")
+    return Group(content["group"], path, content["claim"].strip(), content["title_en"], content["title_zh"], tuple(names))
+
+
+@functools.cache
+def groups() -> tuple[Group, ...]:
+    """All groups, in order. Raises SpecError if two files claim the same number."""
+    found = sorted((read_group(path) for path in PARAMS.glob("[0-9]*.yaml")), key=lambda group: group.number)
+    for one, other in zip(found, found[1:], strict=False):
+        if one.number == other.number:
+            raise SpecError(f"{other.file}: group: {other.number} is taken by {one.file.name}")
+    return tuple(found)
+
+
+def group(number: int) -> Group:
+    for one in groups():
+        if one.number == number:
+            return one
+    raise SpecError(f"group {number}: there is none; known: {', '.join(str(one.number) for one in groups())}")
+
+
+def profile_names() -> list[str]:
+    return sorted(path.stem for path in (PARAMS / "profiles").glob("*.yaml"))
+
+
+def profile(name: str) -> Profile:
+    """A profile by name. Raises SpecError for an unknown one, or for a value that Spec would refuse."""
+    if name not in profile_names():
+        raise SpecError(f"profile '{name}'{nearest(name, profile_names())}")
+    path = PARAMS / "profiles" / f"{name}.yaml"
+    content = read_yaml(path)
+    about = content.pop("about", None)
+    if not isinstance(about, str):
+        raise SpecError(f"{path}: key 'about' is missing: one sentence on what this profile is for")
+    for key, value in content.items():
+        if key not in SCALE_FIELDS:
+            hint = "; it belongs to a row, not to a profile" if key in FIELDS else nearest(key, SCALE_FIELDS)
+            raise SpecError(f"{path}: unknown key '{key}'{hint}")
+        try:
+            check_value(FIELDS[key], value)
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from None
+    return Profile(name, about.strip(), content)
+
+
+@functools.cache
+def published() -> tuple[dict[str, Any], ...]:
+    """The published table: a dict a row, with `experiment`, `model`, and five figures as numbers."""
+    with open(PARAMS / "published_results.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return tuple({k: v if k in ("experiment", "model") else float(v) for k, v in row.items()} for row in rows)
+
+
+def all_names() -> list[str]:
+    """Every row of every group once, in the order of the groups."""
+    return list(dict.fromkeys(name for group in groups() for name in group.rows))

@@ -1,0 +1,264 @@
+"""run(): from names to results. Plans the rows, skips what is done, trains the rest, keeps every result in a folder.
+
+    runs/<profile>/<row>/<repeat>/result.json     what was measured, with all that it depends on; written once, atomically
+                                 /attempt.json    the last try that gave no result: why, or still running
+                                 /logs /events    of each rank
+
+Values that `overrides` set on top of the profile stand in the folder's name: runs/quick+epochs=1/...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit import params
+from labkit.machine import Needs, fit, process_group, this_machine, versions
+from labkit.spec import SCALE_FIELDS, Spec, SpecError
+
+FREE_BYTES_NEEDED = 64 * 2**20
+ENGINE = ("data", "datasets", "diagnose", "launch", "loop", "machine", "measure", "models", "runs", "spec", "strategy", "worker")
+
+
+@dataclass
+class Planned:
+    """A row as this machine will run it; `spec` None: it cannot, for `reason`. `stands_for`: rows that it runs in place of."""
+
+    name: str
+    spec: Spec | None
+    reason: str = ""
+    stands_for: list[str] = field(default_factory=list)
+
+
+def runs_folder() -> Path:
+    return Path(os.environ.get("LABKIT_RUNS", params.ROOT / "runs"))
+
+
+def label_of(profile: str, overrides: dict[str, Any]) -> str:
+    """The profile's folder: its name, and what was set otherwise than it says."""
+    fields = params.profile(profile).fields
+    changed = {k: v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS and fields.get(k) != v}
+    return profile + "".join(f"+{key}={value}" for key, value in changed.items())
+
+
+def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> list[Planned]:
+    """The rows that `rows` names, as this machine runs them, each once: a group's number, a row's name, a Spec, "all",
+    or a list of these. Raises SpecError before anything is started."""
+    machine, scale, overrides = this_machine(), params.profile(profile).fields, overrides or {}
+    if overrides.get("backend") == "nccl" and (not machine.cuda or overrides.get("device") == "cpu"):
+        raise SpecError("backend=nccl: NCCL moves CUDA tensors, and there is no CUDA here; use backend=gloo")
+    planned: dict[str, Planned] = {}
+    for asked in _specs(rows):
+        spec = asked.but(**{**(scale if not isinstance(rows, Spec) else {}), **overrides})
+        _check_samples(spec)
+        name, reason, twin = spec.name, "", None
+        try:
+            fitted: Spec | None = fit(spec, machine)
+        except Needs as needs:
+            fitted, reason, twin = None, needs.reason, needs.instead
+        if fitted is not None:
+            planned.setdefault(fitted.name, Planned(fitted.name, fitted))
+        else:
+            planned.setdefault(name, Planned(name, None, reason))
+        if twin is not None:
+            planned.setdefault(twin.name, Planned(twin.name, twin)).stands_for.append(name)
+    return list(planned.values())
+
+
+def _specs(rows: Any) -> Iterator[Spec]:
+    if isinstance(rows, Spec):
+        yield rows
+    elif rows == "all":
+        yield from map(Spec.parse, params.all_names())
+    elif isinstance(rows, int) or (isinstance(rows, str) and rows.isdecimal()):
+        yield from map(Spec.parse, params.group(int(rows)).rows)
+    elif isinstance(rows, str):
+        yield Spec.parse(rows)
+    else:
+        for row in rows:
+            yield from _specs(row)
+
+
+def _check_samples(spec: Spec) -> None:
+    from labkit.datasets import DATASETS
+
+    info = DATASETS[spec.dataset]
+    for key, most in (("train_samples", info.train_images), ("test_samples", info.test_images)):
+        if getattr(spec, key) > most:
+            raise SpecError(f"{key}={getattr(spec, key)}: {spec.dataset} has {most}; use at most that, or 0 for all")
+    images = spec.train_samples or info.train_images
+    if images < spec.images_per_step:
+        raise SpecError(f"batch_per_rank={spec.batch_per_rank}: one step of {spec.name} takes {spec.images_per_step} images, "
+                        f"and there are {images}; use a smaller batch or more train_samples")  # fmt: skip
+
+
+def run(
+    rows: Any,
+    profile: str = "quick",
+    *,
+    repeats: int = 1,
+    fresh: bool = False,
+    overrides: dict[str, Any] | None = None,
+    on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None = None,
+) -> Any:
+    """Train rows and return a pandas DataFrame with one line per row (see `results.summary`).
+
+    The same spec on the same machine, code and versions is not trained again unless `fresh`. Repeats are interleaved:
+    every row once, then every row again, so that a slow minute of the machine hits all alike. `on_progress(row, repeat,
+    events)` is called a few times a second with the latest event of each rank. A failed run is a line with its status
+    and reason; a bad value raises SpecError before any process starts; an interrupt ends all processes and passes on.
+    """
+    from labkit.results import summary
+
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
+        raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
+    from labkit.launch import warm
+
+    params.profile(profile)
+    warm()
+    planned, label = plan(rows, profile, overrides), label_of(profile, overrides or {})
+    outcomes: dict[str, list[dict[str, Any]]] = {row.name: [] for row in planned}
+    for repeat in range(1, repeats + 1):
+        for row in planned:
+            if row.spec is not None:
+                notify = functools.partial(on_progress, row, repeat) if on_progress else None
+                outcomes[row.name].append(run_once(row.spec, label, repeat, fresh, notify))
+    return summary(planned, outcomes, label)
+
+
+def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_progress=None) -> dict[str, Any]:
+    """One run of a fitted Spec, or its kept result. Returns the content of result.json (or of attempt.json if it failed)."""
+    from labkit.datasets import prepare
+    from labkit.launch import warm
+    from labkit.measure import write_json
+
+    folder = runs_folder() / label / spec.name / str(repeat)
+    about = conditions(spec)
+    kept = read_json(folder / "result.json")
+    if not fresh and kept and all(kept[key] == about[key] for key in about):
+        return kept
+    with claimed(folder):
+        data_folder = prepare(spec.dataset)
+        warm(wait=True)  # the first row of a session must not pay for what the others find ready
+        called_at = time.time()
+        attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": "", **about}
+        attempt |= {"commit": commit(), "started_at": called_at, "pid": os.getpid(), "load_1min": os.getloadavg()[0]}
+        write_json(folder / "attempt.json", attempt)
+        try:
+            outcome = attempt | train(spec, folder, data_folder, called_at, on_progress)
+        except BaseException as stopped:
+            write_json(folder / "attempt.json", attempt | {"status": "interrupted", "reason": f"{type(stopped).__name__} in the launching process"})
+            raise
+        outcome["total_time_s"] = time.time() - called_at
+        write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
+        if outcome["status"] == "ok":
+            (folder / "attempt.json").unlink()
+    return outcome
+
+
+def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_progress) -> dict[str, Any]:
+    """Start the ranks, and boil down what they return; or the status and the reason why there is nothing."""
+    from labkit.launch import RunFailed, launch
+    from labkit.worker import Job
+
+    job = Job(
+        target="labkit.worker:train_row",
+        processes=spec.processes,
+        folder=folder,
+        arguments={"spec": spec.to_dict(), "data_folder": str(data_folder)},
+        backend=process_group(spec),
+        threads=spec.threads_per_rank,
+        timeout_s=spec.timeout_s,
+        deadline_s=spec.deadline_s,
+    )
+    try:
+        return figures(launch(job, on_progress), called_at)
+    except RunFailed as failed:
+        return {"status": failed.status, "reason": failed.reason, "detail": failed.detail, "rank": failed.rank}
+
+
+def figures(ranks: list[dict[str, Any]], called_at: float) -> dict[str, Any]:
+    """The figures of a row from those of its ranks.
+
+    Images/s: ranks that share a shard (pipeline stages) count once, the others add up. Memory: the rank that needed
+    most. Times: the rank that took longest. Accuracy and loss are equal on all ranks already.
+    """
+    shards: dict[tuple, list[float]] = {}
+    for rank in ranks:
+        if rank["shard"] is not None:
+            shards.setdefault(tuple(rank["shard"]), []).append(rank["images_per_s"])
+    epochs = [epoch | {"after_s": epoch.pop("ended_at") - called_at} for epoch in ranks[0]["epochs"]]
+    training = [rank for rank in ranks if rank["shard"] is not None]
+    return {
+        "status": "ok",
+        "images_per_s": sum(sum(rates) / len(rates) for rates in shards.values()),
+        "best_acc_pct": max(epoch["test_acc_pct"] for epoch in epochs),
+        "max_mem_mb": max(rank["max_mem_mb"] for rank in ranks),
+        "startup_s": max(rank["first_step_at"] for rank in training) - called_at,
+        **{key: max(rank[key] for rank in training) for key in ("train_s", "eval_s", "data_wait_s", "steps")},
+        "epochs": epochs,
+        "strategy": {key: value for rank in ranks for key, value in rank["strategy"].items()},
+        "ranks": [{key: value for key, value in rank.items() if key != "epochs"} for rank in ranks],
+    }
+
+
+def conditions(spec: Spec) -> dict[str, Any]:
+    """All that a kept result must share with a new run to stand for it."""
+    return {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
+
+
+@functools.cache
+def code_digest() -> str:
+    """A digest of the files that decide what is trained and how it is measured; plots and texts are not among them."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted([*(folder / f"{name}.py" for name in ENGINE), *(folder / "strategies").glob("*.py")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def commit() -> str:
+    """The commit of the lab that ran, with `+` if files were changed since; "unknown" outside a checkout."""
+    git = ["git", "-C", str(params.ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "labkit", "params"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process alone. Raises OSError, with a remedy, before anything is trained."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the run
+    except OSError as error:
+        raise OSError(f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written") from error
+    with lock:
+        if free < FREE_BYTES_NEEDED:
+            raise OSError(f"{folder}: {free / 2**20:.0f} MiB free, a run needs {FREE_BYTES_NEEDED / 2**20:.0f}; free some space or set LABKIT_RUNS")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"{folder}: another labkit is training this row right now; wait for it, or set LABKIT_RUNS to another folder") from None
+        yield
