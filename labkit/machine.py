@@ -68,10 +68,10 @@ class Needs(Exception):
         self.reason, self.instead = reason, instead
 
 
-def fit(spec: Spec, machine: Machine) -> Spec:
+def fit(spec: Spec, machine: Machine, ranks_here: int | None = None) -> Spec:
     """The Spec with every `auto` and 0 made concrete for this machine. Raises Needs where it cannot run.
 
-    A row never changes its meaning here: what NCCL would carry is not run on gloo under the NCCL name, but offered
+    `ranks_here`: how many of the ranks this machine gets, if not all. A row never changes its meaning here: what NCCL would carry is not run on gloo under the NCCL name, but offered
     as the gloo row (`Needs.instead`).
     """
     device = spec.device if spec.device != "auto" else "cuda" if machine.cuda else "cpu"
@@ -83,7 +83,8 @@ def fit(spec: Spec, machine: Machine) -> Spec:
         raise Needs("needs CUDA, this machine has none; device=cpu runs the row on the CPU")
     if spec.server_device == "cuda" and not machine.cuda:
         raise Needs("needs CUDA for its server, this machine has none")
-    devices = 1 if spec.share_device else spec.world_size
+    ranks_here = ranks_here or spec.world_size
+    devices = 1 if spec.share_device else ranks_here
     if device == "cuda" and len(machine.cuda) < devices:
         remedy = "device=cpu runs the row on the CPU" if spec.backend != "nccl" else "its gloo row runs with device=cpu"
         raise Needs(f"needs {devices} CUDA devices, this machine has {len(machine.cuda)}; {remedy}")
@@ -91,7 +92,7 @@ def fit(spec: Spec, machine: Machine) -> Spec:
     if backend == "auto" and spec.strategy not in ("single", "data_parallel"):
         carries_cuda = spec.strategy != "parameter_server" and not spec.share_device
         backend = "nccl" if device == "cuda" and carries_cuda else "gloo"
-    threads = spec.threads_per_rank or max(1, machine.cores // spec.world_size)
+    threads = spec.threads_per_rank or max(1, machine.cores // ranks_here)
     return spec.but(device=device, backend=backend, threads_per_rank=threads)
 
 

@@ -152,19 +152,34 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_pr
         data_folder = prepare(spec.dataset)
         warm(wait=True)  # the first row of a session must not pay for what the others find ready
         called_at = time.time()
-        attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": "", **about}
-        attempt |= {"commit": commit(), "started_at": called_at, "pid": os.getpid(), "load_1min": os.getloadavg()[0]}
-        write_json(folder / "attempt.json", attempt)
+        attempt = opening(spec, label, repeat, folder, called_at)
         try:
             outcome = attempt | train(spec, folder, data_folder, called_at, on_progress)
         except BaseException as stopped:
             write_json(folder / "attempt.json", attempt | {"status": "interrupted", "reason": f"{type(stopped).__name__} in the launching process"})
             raise
-        outcome["total_time_s"] = time.time() - called_at
-        write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
-        if outcome["status"] == "ok":
-            (folder / "attempt.json").unlink()
+        keep(folder, outcome)
     return outcome
+
+
+def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float) -> dict[str, Any]:
+    """Write attempt.json, which says that a run is under way, and return what every outcome of it begins with."""
+    from labkit.measure import write_json
+
+    attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": ""}
+    attempt |= conditions(spec) | {"commit": commit(), "started_at": called_at, "pid": os.getpid(), "load_1min": os.getloadavg()[0]}
+    write_json(folder / "attempt.json", attempt)
+    return attempt
+
+
+def keep(folder: Path, outcome: dict[str, Any]) -> None:
+    """End a run: a result replaces the last one; a failure is told beside it."""
+    from labkit.measure import write_json
+
+    outcome["total_time_s"] = time.time() - outcome["started_at"]
+    write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
+    if outcome["status"] == "ok":
+        (folder / "attempt.json").unlink()
 
 
 def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_progress) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""The same rows on several hosts, under torchrun, which starts the ranks and lets them find each other.
+
+On every host:
+
+    torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \\
+        -m labkit.torchrun ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse --profile quick
+
+The host of rank 0 keeps the result, in the same folder as a run on one host. Choosing the network interface
+(GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME), restarts and time-outs of the rendezvous are torchrun's affair.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import timedelta
+from typing import Annotated, Any
+
+import torch
+import torch.distributed as dist
+import typer
+
+from labkit import loop
+from labkit.datasets import prepare
+from labkit.machine import Needs, fit, process_group, this_machine
+from labkit.measure import Progress
+from labkit.params import profile as read_profile
+from labkit.runs import claimed, figures, keep, label_of, opening, runs_folder
+from labkit.spec import Spec, SpecError, read_text_value
+from labkit.worker import device_of, end_with_parent, tune_process
+
+
+def settings(texts: list[str]) -> dict[str, Any]:
+    pairs = [text.partition("=") for text in texts]
+    return {key: read_text_value(key, value) for key, _, value in pairs}
+
+
+def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:
+    started_at = time.time()
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    processes, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    spec = fit(Spec.parse(name, **{**read_profile(profile).fields, **overrides}), this_machine(), ranks_here)
+    if processes != spec.processes:
+        raise SpecError(f"{spec.name} is {spec.processes} processes, and torchrun started {processes}: make --nnodes times --nproc-per-node {spec.processes}")
+    tune_process(spec.threads_per_rank)
+    if local_rank == 0:
+        prepare(spec.dataset)
+    dist.init_process_group(process_group(spec) or "gloo", init_method="env://", timeout=timedelta(seconds=spec.timeout_s))
+    dist.barrier()  # the host's first rank has fetched the data
+    folder = runs_folder() / label_of(profile, overrides) / spec.name / str(repeat)
+    if rank == 0:
+        with claimed(folder):
+            attempt = opening(spec, label_of(profile, overrides), repeat, folder, started_at)
+            ranks = rank_results(spec, rank, local_rank, folder)
+            keep(folder, attempt | figures(ranks, started_at) | {"hosts": processes // ranks_here, "launcher": "torchrun"})
+            print(folder / "result.json")
+    else:
+        rank_results(spec, rank, local_rank, folder)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def rank_results(spec: Spec, rank: int, local_rank: int, folder) -> list[dict[str, Any]]:
+    """Train as this rank; on rank 0, what all ranks measured, by rank."""
+    (folder / "events").mkdir(parents=True, exist_ok=True)
+    device = device_of(spec, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    events = folder / f"events/rank{rank}.jsonl"
+    events.unlink(missing_ok=True)
+    mine = loop.train(spec, rank, device, prepare(spec.dataset), Progress(events, rank))
+    ranks: list[Any] = [None] * spec.processes
+    dist.gather_object(mine, ranks if rank == 0 else None)
+    return ranks
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="The row to train.")],
+    profile: Annotated[str, typer.Option(help="How big.")] = "quick",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, any field of Spec.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="The number of the repeat, which names the folder.")] = 1,
+) -> None:
+    """One rank of a row, started by torchrun."""
+    end_with_parent()
+    try:
+        train(name, profile, settings(set_ or []), repeat)
+    except (SpecError, Needs) as error:
+        print(f"labkit: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    if "RANK" not in os.environ:
+        sys.exit("labkit: labkit.torchrun is started by torchrun; on one host use `labkit run NAME`")
+    typer.run(main)
