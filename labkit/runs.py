@@ -28,7 +28,7 @@ from labkit.machine import Needs, fit, process_group, this_machine, versions
 from labkit.spec import SCALE_FIELDS, Spec, SpecError
 
 FREE_BYTES_NEEDED = 64 * 2**20
-ENGINE = ("data", "datasets", "diagnose", "launch", "loop", "machine", "measure", "models", "runs", "spec", "strategy", "worker")
+ENGINE = ("data", "datasets", "decoders", "diagnose", "launch", "loop", "machine", "measure", "models", "runs", "spec", "strategy", "worker")
 
 
 @dataclass
