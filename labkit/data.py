@@ -56,9 +56,10 @@ class Data:
         self.std = torch.tensor(self.info.std, device=device).view(1, -1, 1, 1)
         self.steps_per_epoch = n // spec.images_per_step
         if spec.cache != "false":
-            self.cached = self.padded(self.decode(self.raw)).to(device)
+            self.home = device if spec.cache_on == "device" else torch.device("cpu")
+            self.cached = self.padded(self.decode(self.raw)).to(self.home)
         if spec.cache == "frozen":
-            everything, draws = torch.arange(n, device=device), Draws(spec, n, 0)
+            everything, draws = torch.arange(n, device=self.home), Draws(spec, n, 0)
             self.cached = torch.cat([self.cropped(part, draws) for part in everything.split(4096)])
 
     def decode(self, raw: np.ndarray) -> Tensor:
@@ -75,9 +76,9 @@ class Data:
     def cropped(self, index: Tensor, draws: Draws) -> Tensor:
         """The augmented uint8 images (b, size, size, c) of an index (b,), cut out of the padded cache in one gather."""
         size, at = self.spec.image_size, index.cpu().numpy()
-        along = torch.arange(size, device=self.device)
-        offsets = torch.from_numpy(draws.offsets[at]).to(self.device)
-        flips = torch.from_numpy(draws.flips[at]).to(self.device)
+        along = torch.arange(size, device=self.home)
+        offsets = torch.from_numpy(draws.offsets[at]).to(self.home)
+        flips = torch.from_numpy(draws.flips[at]).to(self.home)
         rows = offsets[:, :1] + along
         columns = offsets[:, 1:] + torch.where(flips[:, None], size - 1 - along, along)
         return self.cached[index[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -101,9 +102,9 @@ class Data:
             yield from self.loaded(index, draws)
             return
         for row in index:
-            at = torch.from_numpy(row).to(self.device)
+            at = torch.from_numpy(row).to(self.home)
             images = self.cached[at] if self.spec.cache == "frozen" else self.cropped(at, draws)
-            yield self.normalised(images), self.train_labels[at], row
+            yield self.normalised(images.to(self.device)), self.train_labels[at.to(self.device)], row
 
     def loaded(self, index: np.ndarray, draws: Draws) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
         """Image by image through a DataLoader, decoded and transformed again in every epoch, as the tutorials do."""

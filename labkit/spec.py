@@ -76,6 +76,7 @@ class Spec:
     device: str = _scale("auto", "auto: CUDA if there is any", choices=["auto", "cpu", "cuda"])
     share_device: bool = _scale(False, "let gloo ranks share one CUDA device (a check, not a measurement)")
     threads_per_rank: int = _scale(0, "CPU threads of one rank; 0: cores / ranks", low=0, high=1024)
+    cache_on: str = _scale("device", "where cached images lie: host memory, or the device that trains", choices=["host", "device"])
     loader_workers: int = _scale(0, "DataLoader processes per rank when cache is false", low=0, high=64)
     warmup_steps: int = _scale(2, "first steps left out of the throughput", low=0, high=10**6)
     timeout_s: float = _scale(20.0, "longest wait for another rank in seconds", low=1, high=86400)

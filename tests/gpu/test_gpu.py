@@ -1,0 +1,127 @@
+"""What only CUDA can check: `make gpu`, or `make gpu PYTHON=python3` where torch is installed already.
+
+Full-width networks on made-up images (no data set is needed), a few dozen steps each. Ends with the memory column of
+the single rows beside the published one. NOTHING IN THIS FILE HAS RUN ON A GPU YET unless the README says so.
+"""
+
+import json
+
+import pytest
+import torch
+
+import labkit
+from labkit.data import Data
+from labkit.datasets import prepare
+from labkit.machine import fit, this_machine
+from labkit.params import all_names, published
+from labkit.runs import run_once
+
+pytestmark = pytest.mark.gpu
+
+SMALL = {"dataset": "synthetic", "image_size": 32, "width": 64, "epochs": 2, "lr": 0.02, "device": "cuda", "warmup_steps": 3, "timeout_s": 60.0}
+SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
+
+
+@pytest.fixture(autouse=True)
+def needs_cuda(tmp_path, monkeypatch):
+    assert this_machine().cuda, "make gpu needs a CUDA device, and torch finds none here (nvidia-smi shows what the driver sees)"
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+
+
+def trained(name, **fields):
+    """The result of a row, which must have come out well: trained on CUDA, with a loss that fell."""
+    spec = fit(labkit.Spec.parse(name, **{**SMALL, **fields}), this_machine())
+    result = run_once(spec, "gpu", fresh=True)
+    assert result["status"] == "ok", json.dumps({key: result[key] for key in ("status", "reason", "detail")}, indent=1)
+    assert result["spec"]["device"] == "cuda" and result["max_mem_mb"] > 0
+    first, last = result["epochs"][0]["train_loss"], result["epochs"][-1]["train_loss"]
+    assert last < first, f"the loss did not fall: {first} -> {last}"
+    return result
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("batch", [128, 256])
+def test_single_with_mixed_precision_needs_less_memory(batch, dtype):
+    full = trained(f"single_gpu_resnet18_bs{batch}_cacheTrue_ampFalse", epochs=2)
+    half = trained(f"single_gpu_resnet18_bs{batch}_cacheTrue_ampTrue+amp_dtype={dtype}", epochs=2)
+    assert half["max_mem_mb"] < full["max_mem_mb"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ddp_nccl_resnet18_bs128x1_cacheTrue_ampFalse",
+        "ddp_nccl_resnet18_bs128x1_cacheTrue_ampTrue",
+        "ddp_nccl_resnet18_bs128x1_cacheTrue_ampFalse+gradient_as_bucket_view=True+static_graph=True",
+        *(f"collective_nccl_resnet18_bs128x1+cache=true+form={form}" for form in ("per_parameter", "flat", "buckets", "ring")),
+        "fsdp_grad_resnet18_bs128x1_ampFalse+cache=true",
+        "fsdp_full_resnet18_bs128x1_ampTrue+cache=true+amp_dtype=bf16",
+        "fsdp_full_resnet18_bs128x1_ampTrue+cache=true+amp_dtype=fp16",
+        "dp_resnet18_bs128_ngpu1_cacheTrue_ampFalse",
+    ],
+)
+def test_every_strategy_on_nccl_with_one_rank(name):
+    trained(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse",
+        "ddp_gloo_resnet18_bs64x2_cacheTrue_ampTrue",
+        "collective_gloo_resnet18_bs64x2+cache=true+form=flat",
+        "collective_gloo_resnet18_bs64x2+cache=true+form=buckets",
+        "model_parallel_resnet18_bs128_cacheTrue",
+        "ps_gpu_mode_resnet18_bs64_workers2+cache=true",
+        "ps_gpu_mode_resnet18_bs64_workers2+cache=true+consistency=sync",
+        "ps_mode_resnet18_bs64_workers2+cache=true+consistency=ssp",
+    ],
+)
+def test_two_gloo_ranks_share_one_device(name):
+    trained(name, share_device=True)
+
+
+def test_ranks_that_share_a_device_train_what_one_rank_trains():
+    """norm=group: every split of a batch is exact, so the loss curves must lie on each other."""
+    one = trained("single_gpu_resnet18_bs128_cacheTrue_ampFalse+norm=group")
+    for name in ("ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse+norm=group", "collective_gloo_resnet18_bs64x2+cache=true+norm=group"):
+        two = trained(name, share_device=True)
+        for here, there in zip(one["epochs"], two["epochs"], strict=True):
+            assert there["train_loss"] == pytest.approx(here["train_loss"], rel=0.02), name
+
+
+def test_cache_on_the_device_gives_the_images_of_the_data_loader():
+    spec = fit(labkit.Spec.parse(SINGLE, **SMALL), this_machine())
+    folder, device = prepare("synthetic"), torch.device("cuda", 0)
+    loaded, cached = Data(spec, folder, device), Data(spec.but(cache="true"), folder, device)
+    assert cached.cached.is_cuda
+    for (x, y, _), (x2, y2, _) in zip(loaded.train_batches(1, (0, 1)), cached.train_batches(1, (0, 1)), strict=True):
+        assert x.is_cuda and torch.allclose(x, x2, atol=1e-6) and torch.equal(y, y2)
+
+
+def test_memory_of_the_single_rows_beside_the_published(capsys):
+    theirs = {row["experiment"]: row["max_gpu_mem_mb"] for row in published()}
+    lines = []
+    for name in (name for name in theirs if name.startswith("single_gpu")):
+        ours = memory_of(name)
+        lines.append(f"{name:50s} {ours:8.0f} MB here {theirs[name]:8.0f} MB published, ratio {ours / theirs[name]:.2f}")
+        assert 0.5 < ours / theirs[name] < 2, lines[-1]
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
+
+
+def memory_of(name):
+    spec = fit(labkit.Spec.parse(name, **{**SMALL, "epochs": 1, "train_samples": 2560, "cache_on": "host"}), this_machine())
+    result = run_once(spec, "gpu", fresh=True)
+    assert result["status"] == "ok", result["reason"]
+    return result["max_mem_mb"]
+
+
+def test_with_two_devices_every_published_row(capsys):
+    devices = len(this_machine().cuda)
+    if devices < 2:
+        with capsys.disabled():
+            print(f"\nnot checked: the rows of two devices; this machine has {devices}")
+        return
+    frame = labkit.run(all_names(), overrides={**SMALL, "epochs": 1})
+    assert list(frame.status) == ["ok"] * len(frame), frame[["name", "status", "reason"]].to_string()
