@@ -86,7 +86,7 @@ class Data:
     def normalised(self, images: Tensor) -> Tensor:
         """(b, size, size, c) uint8 -> (b, c, size, size) float32, mean 0 and deviation 1 over the training images."""
         x = images.permute(0, 3, 1, 2).float().div_(255).sub_(self.mean).div_(self.std)
-        return x if self.spec.channels_last else x.contiguous()
+        return x if self.spec.channels_last else x.clone(memory_format=torch.contiguous_format)
 
     def index(self, draws: Draws, shard: tuple[int, int]) -> np.ndarray:
         """(steps, images per step and part): which images part i of n trains in this epoch."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LOG_LINES = 30
+FORK_SERVER_GONE = 255  # what multiprocessing gives as exit code when the server took it into its grave
+SILENT_S = 3.0  # a rank writes an event every second, unless it is stopped or one of its threads keeps the GIL
 
 
 @dataclass
@@ -31,6 +34,15 @@ class RankView:
         return f"in phase '{self.event['phase']}' of epoch {self.event['epoch'] + 1}, step {self.event['step'] + 1}"
 
     @property
+    def last_heard(self) -> str:
+        """Of a rank that could not say itself where it was: its last event may be a fraction of a second older."""
+        return f"last heard of {self.where}"
+
+    @property
+    def silent(self) -> bool:
+        return time.time() - self.event["t"] > SILENT_S
+
+    @property
     def progress(self) -> tuple[int, int, bool]:
         return self.event["epoch"], self.event["step"], self.event["phase"] != "data"
 
@@ -40,7 +52,7 @@ class RankView:
 
 
 class RunFailed(RuntimeError):
-    """A run that gave no result. `status`: failed, oom, incomplete or timeout; `reason`: one line; `detail`: the rest."""
+    """A run that gave no result. `status`: failed, oom, incomplete, timeout, interrupted; `reason`: a line; `detail`: more."""
 
     def __init__(self, status: str, rank: int, reason: str, detail: str = ""):
         super().__init__(f"{reason}\n{detail}" if detail else reason)
@@ -54,26 +66,32 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
         if view.error["oom"]:  # type: ignore[index]
             return _from_error("oom", view, "ran out of memory")
     for view in views:
+        if view.exitcode in (-signal.SIGTERM, FORK_SERVER_GONE):
+            gone = view.exitcode == FORK_SERVER_GONE
+            what = "went down with the fork server that started it" if gone else "was ended by SIGTERM"
+            reason = f"rank {view.rank} {what}, as when a kernel or a batch system shuts down; {view.last_heard}"
+            return RunFailed("interrupted", view.rank, reason, view.log_tail())
         if view.exitcode is not None and view.exitcode < 0:
             name = signal.Signals(-view.exitcode).name
             hint = " (by the kernel, for want of memory?)" if name == "SIGKILL" else ""
-            reason = f"rank {view.rank} was killed by {name}{hint} {view.where}"
+            reason = f"rank {view.rank} was killed by {name}{hint}, {view.last_heard}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
     for view in failed:
         if not view.error["lost_peer"]:  # type: ignore[index]
             return _from_error("failed", view, "failed")
     for view in views:
         if view.exitcode == 0 and view.result is None:
-            reason = f"rank {view.rank} left with exit code 0 before its result was written, {view.where}"
+            reason = f"rank {view.rank} left with exit code 0 before its result was written, {view.last_heard}"
             return RunFailed("incomplete", view.rank, reason, view.log_tail())
         if view.exitcode and not view.error:
-            hint = "; the fork server that started it is gone" if view.exitcode == 255 else ""
-            return RunFailed("failed", view.rank, f"rank {view.rank} left with exit code {view.exitcode} {view.where}{hint}", view.log_tail())
+            reason = f"rank {view.rank} left with exit code {view.exitcode}, {view.last_heard}"
+            return RunFailed("failed", view.rank, reason, view.log_tail())
     alive = [view for view in views if view.exitcode is None]
     if alive:
-        hung = min(alive, key=lambda v: v.progress)
+        hung = min(alive, key=lambda v: (not v.silent, v.progress))
         over = f"the run took longer than deadline_s={deadline_s:g}" if deadline_s else f"no answer for timeout_s={timeout_s:g}"
-        reason = f"rank {hung.rank} hung {hung.where}{_state(hung.pid)}: {over}"
+        where = f", {hung.last_heard}" if hung.silent else f" {hung.where}"
+        reason = f"rank {hung.rank} hung{_state(hung.pid)}{where}: {over}"
         return RunFailed("timeout", hung.rank, reason, f"its stack and last log lines:\n{hung.log_tail()}")
     return _from_error("failed", failed[0], "lost contact")
 

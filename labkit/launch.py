@@ -17,7 +17,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,16 +35,30 @@ _starting = threading.Lock()
 
 def warm(wait: bool = False) -> None:
     """Start the fork server, so that it imports torch while the caller does something else; `wait` until it has."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for CUDA any other way would spoil it for forks
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labkit.worker"])
     from multiprocessing import forkserver
 
     with _without_main():
-        forkserver.ensure_running()
+        # The server keeps this mask for life, and so do its ranks: an interrupt of the kernel's process group is not theirs.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         if wait:
             first = context.Process(target=os.getpid)
-            first.start()
+            start(first)
             first.join()
+
+
+def start(process: Any) -> None:
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:
+        reason = "the fork server ended while it started a process; what it said stands above, or in the terminal; run again"
+        raise RunFailed("failed", 0, reason) from error
 
 
 @contextmanager
@@ -58,13 +72,29 @@ def _without_main() -> Iterator[None]:
             sys.modules["__main__"] = main
 
 
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Hold an interrupt back to the end of the block: half of a start, or of an end, would leave a rank that nobody knows."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield  # Python interrupts the main thread only, and cannot hold back what another library handles
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None = None) -> list[dict[str, Any]]:
     """Run a job to its end and return what each rank returned, by rank.
 
     `on_progress` is called a few times a second, in this thread, with the latest event of each rank. Raises RunFailed,
     which names the rank and the reason; KeyboardInterrupt passes through. On every way out no process is left.
     """
-    if job.target.startswith("__main__:") or "<" in job.target:
+    if not isinstance(job.target, str) or job.target.startswith("__main__:") or "<" in job.target:
         raise ValueError(f"target {job.target}: a function defined in a cell or script cannot run in another process; put it in a module")
     folder = job.folder
     for name in ("logs", "events", "scratch"):
@@ -76,13 +106,14 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
     context = multiprocessing.get_context("forkserver")
     ranks: list[Rank] = []
     try:
-        with _without_main():
+        with _interrupt_later(), _without_main():
             for rank in range(job.processes):
                 ranks.append(Rank(context.Process(target=rank_main, args=(job, rank), name=f"rank{rank}"), folder, rank))
         return supervise(job, ranks, on_progress)
     finally:
-        end_all(ranks)
-        shutil.rmtree(folder / "scratch", ignore_errors=True)
+        with _interrupt_later():
+            end_all(ranks)
+            shutil.rmtree(folder / "scratch", ignore_errors=True)
 
 
 class Rank:
@@ -90,9 +121,9 @@ class Rank:
 
     def __init__(self, process: Any, folder: Path, rank: int):
         self.process, self.folder, self.rank = process, folder, rank
+        start(self.process)  # which waits until the fork server has imported torch: the clock starts after it
         self.event: dict[str, Any] = {"rank": rank, "phase": "start", "epoch": 0, "step": 0, "loss": None, "t": time.time()}
         self.read_to = 0
-        self.process.start()
 
     def listen(self) -> None:
         """Read the events that came since the last call; a line still being written is left for the next."""
@@ -148,15 +179,17 @@ def supervise(job: Job, ranks: list[Rank], on_progress) -> list[dict[str, Any]]:
             cause_known = any(not (v.error or {}).get("lost_peer") for v in gone)
             patience = 1.0 if cause_known else job.timeout_s + GRACE_S if waiting_for_last else GRACE_S
             if late or silent or len(gone) == len(views) or now - first_trouble > patience:
-                raise failure(job, ranks, late)
+                raise failure(job, views, late)
 
 
-def failure(job: Job, ranks: list[Rank], late: bool) -> RunFailed:
-    for rank in ranks:
-        if rank.process.exitcode is None:
-            os.kill(rank.process.pid, signal.SIGUSR1)  # faulthandler writes the stack into its log
-    time.sleep(STACK_S if any(rank.process.exitcode is None for rank in ranks) else 0)
-    return diagnose([rank.view() for rank in ranks], job.timeout_s, job.deadline_s if late else None)
+def failure(job: Job, views: list[RankView], late: bool) -> RunFailed:
+    """Judged by `views`, the ranks as they were: the signal sent here may move a rank, and even end one that is young."""
+    alive = [view for view in views if view.exitcode is None]
+    for view in alive:
+        with suppress(ProcessLookupError):
+            os.kill(view.pid, signal.SIGUSR1)  # faulthandler writes the stack into its log
+    time.sleep(STACK_S if alive else 0)
+    return diagnose(views, job.timeout_s, job.deadline_s if late else None)
 
 
 def end_all(ranks: list[Rank]) -> None:

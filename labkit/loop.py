@@ -161,11 +161,12 @@ def mean_loss(losses: list[Tensor], place: Place) -> float:
 def check_losses(losses: list[Tensor], epoch: int, place: Place) -> None:
     """Raise if a loss was not a number: on one rank first (its data or its arithmetic), or on all at once."""
     bad = torch.stack(losses).isfinite().logical_not().nonzero().flatten().tolist() if losses else []
-    first = [row[0] for row in gathered([bad[0] if bad else float("inf")], place)]
+    rows = gathered([bad[0] if bad else float("inf"), float(bool(losses))], place)
+    first, watching = [row[0] for row in rows], sum(row[1] for row in rows)  # only some ranks see a loss
     if min(first) < float("inf"):
         ranks = [rank for rank, step in enumerate(first) if step == min(first)]
         where = f"epoch {epoch + 1}, step {int(min(first)) + 1}"
-        if len(ranks) < sum(step < float("inf") for step in first) or len(ranks) == 1 < place.processes:
+        if len(ranks) < watching:
             raise NotAResult(f"the loss of rank {', '.join(map(str, ranks))} was not finite in {where}, before any other's: look at its data")
         raise NotAResult(f"the loss was not finite in {where}, on every rank: the learning rate is too high, or the data is at fault")
 
@@ -179,6 +180,8 @@ def check_images(shard, trained: list[np.ndarray], data: Data, epoch: int, place
     rows = gathered([part, parts, len(index), fingerprint_of_set(index)], place)
     different = {(part, parts): (n, digest) for part, parts, n, digest in rows if parts}
     order = Draws(data.spec, len(data.raw), epoch).order[: data.steps_per_epoch * data.spec.images_per_step]
+    if any(parts != data.spec.shards for _, parts in different):
+        raise NotAResult(f"epoch {epoch + 1}: images were cut into other than {data.spec.shards} parts: ranks share or skip a shard")
     n, digest = (sum(column) for column in zip(*different.values(), strict=True))
     if n != len(order) or digest != fingerprint_of_set(order):
         raise NotAResult(f"epoch {epoch + 1} trained {int(n)} images where it should train {len(order)}, each once: ranks share or skip a shard")

@@ -7,6 +7,7 @@ strategy file that is not in the table gets the general stem, so that adding one
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Any
 
@@ -69,7 +70,8 @@ def name_of(spec: Spec) -> str:
 
 
 def fields_of(name: str) -> dict[str, Any]:
-    """The row fields that a name tells. Raises SpecError for anything that is not a row's name (so `../x` is none)."""
+    """The row fields that a name tells. Raises SpecError for anything that is not a row's name (so `../x` is none), and
+    for another spelling of one (`bs0128`, a setting at its default): a row has one name, and so one folder."""
     stem, *settings = name.split("+")
     for strategy in STRATEGIES:
         template = STEMS.get(strategy, GENERAL.replace("{strategy}", strategy))
@@ -80,12 +82,18 @@ def fields_of(name: str) -> dict[str, Any]:
     else:
         from labkit.params import all_names
 
-        raise SpecError(f"'{name}': not the name of a row{nearest(name, all_names())}; `labkit rows` lists them")
+        close = difflib.get_close_matches(name, all_names(), n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise SpecError(f"{name!r}: not the name of a row{hint} (`labkit rows` lists them)")
     for setting in settings:
         key, _, text = setting.partition("=")
-        if key not in ROW_FIELDS or key in stem_fields(strategy):
+        if key in stem_fields(strategy) | {"backend"}:
+            raise SpecError(f"'{name}': '{key}' cannot be set after a +; the name says it before, or the machine chooses it")
+        if key not in ROW_FIELDS:
             raise SpecError(f"'{name}': '{key}' cannot be set in a row's name{nearest(key, ROW_FIELDS)}")
         fields[key] = read_text_value(key, text)
+    if (spelled := Spec(**fields).name) != name:
+        raise SpecError(f"{name!r}: a row has one name; write it '{spelled}'")
     return fields
 
 

@@ -39,14 +39,14 @@ class Profile:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises SpecError naming the file and the line."""
+    """A YAML file that holds a mapping. Raises SpecError naming the file, and the line where it can."""
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SpecError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is not UTF-8, or a date that is none
         at = getattr(error, "problem_mark", None)
         where = f"{path}, line {at.line + 1}, column {at.column + 1}" if at else str(path)
         what = getattr(error, "problem", None) or str(error)
@@ -61,10 +61,11 @@ def _check_keys(path: Path, content: dict[str, Any], types: dict[str, type]) -> 
         if key not in types:
             raise SpecError(f"{path}: unknown key '{key}'{nearest(key, types)}")
         if not isinstance(value, types[key]) or (types[key] is int and isinstance(value, bool)):
-            raise SpecError(f"{path}: {key}: {value!r} must be a {types[key].__name__}, not {type(value).__name__}")
+            words = {int: "a whole number, without quotes", str: "a text", list: "a list, one `- name` a line"}
+            raise SpecError(f"{path}: {key}: {value!r} must be {words[types[key]]}, not {type(value).__name__}")
     for key in types:
         if key not in content:
-            raise SpecError(f"{path}: key '{key}' is missing")
+            raise SpecError(f"{path}: key '{key}' is missing; add a line `{key}: ...`")
 
 
 GROUP_KEYS = {"group": int, "claim": str, "title_en": str, "title_zh": str, "rows": list}
@@ -112,12 +113,13 @@ def profile_names() -> list[str]:
 def profile(name: str) -> Profile:
     """A profile by name. Raises SpecError for an unknown one, or for a value that Spec would refuse."""
     if name not in profile_names():
-        raise SpecError(f"profile '{name}'{nearest(name, profile_names())}")
+        raise SpecError(f"profile '{name}': there is none of that name{nearest(name, profile_names())}")
     path = PARAMS / "profiles" / f"{name}.yaml"
     content = read_yaml(path)
     about = content.pop("about", None)
     if not isinstance(about, str):
-        raise SpecError(f"{path}: key 'about' is missing: one sentence on what this profile is for")
+        told = "is missing" if about is None else f"is {about!r}, not a text"
+        raise SpecError(f"{path}: key 'about' {told}; add one sentence on what this profile is for")
     for key, value in content.items():
         if key not in SCALE_FIELDS:
             hint = "; it belongs to a row, not to a profile" if key in FIELDS else nearest(key, SCALE_FIELDS)

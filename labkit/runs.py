@@ -55,13 +55,15 @@ def label_of(profile: str, overrides: dict[str, Any]) -> str:
 def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> list[Planned]:
     """The rows that `rows` names, as this machine runs them, each once: a group's number, a row's name, a Spec, "all",
     or a list of these. Raises SpecError before anything is started."""
-    machine, scale, overrides = this_machine(), params.profile(profile).fields, overrides or {}
+    return fit_all(wanted(rows, profile, overrides), overrides or {})
+
+
+def fit_all(specs: list[Spec], overrides: dict[str, Any]) -> list[Planned]:
+    machine = this_machine()
     if overrides.get("backend") == "nccl" and (not machine.cuda or overrides.get("device") == "cpu"):
         raise SpecError("backend=nccl: NCCL moves CUDA tensors, and there is no CUDA here; use backend=gloo")
     planned: dict[str, Planned] = {}
-    for asked in _specs(rows):
-        spec = asked.but(**{**(scale if not isinstance(rows, Spec) else {}), **overrides})
-        _check_samples(spec)
+    for spec in specs:
         name, reason, twin = spec.name, "", None
         try:
             fitted: Spec | None = fit(spec, machine)
@@ -72,22 +74,32 @@ def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = N
         else:
             planned.setdefault(name, Planned(name, None, reason))
         if twin is not None:
-            planned.setdefault(twin.name, Planned(twin.name, twin)).stands_for.append(name)
+            stands_for = planned.setdefault(twin.name, Planned(twin.name, twin)).stands_for
+            stands_for.extend([name] if name not in stands_for else [])  # a row may be asked for through two groups
     return list(planned.values())
 
 
-def _specs(rows: Any) -> Iterator[Spec]:
+def wanted(rows: Any, profile: str, overrides: dict[str, Any] | None = None) -> list[Spec]:
+    """The Specs that are asked for, checked as far as can be without looking at the machine, which takes seconds."""
+    scale = params.profile(profile).fields
+    specs = [asked.but(**(overrides or {})) for asked in _specs(rows, scale)]
+    for spec in specs:
+        _check_samples(spec)
+    return specs
+
+
+def _specs(rows: Any, scale: dict[str, Any]) -> Iterator[Spec]:
     if isinstance(rows, Spec):
         yield rows
     elif rows == "all":
-        yield from map(Spec.parse, params.all_names())
+        yield from _specs(params.all_names(), scale)
     elif isinstance(rows, int) or (isinstance(rows, str) and rows.isdecimal()):
-        yield from map(Spec.parse, params.group(int(rows)).rows)
+        yield from _specs(params.group(int(rows)).rows, scale)
     elif isinstance(rows, str):
-        yield Spec.parse(rows)
+        yield Spec.parse(rows, **scale)
     else:
         for row in rows:
-            yield from _specs(row)
+            yield from _specs(row, scale)
 
 
 def _check_samples(spec: Spec) -> None:
@@ -125,15 +137,19 @@ def run(
         raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
     from labkit.launch import warm
 
-    params.profile(profile)
-    warm()
-    planned, label = plan(rows, profile, overrides), label_of(profile, overrides or {})
+    specs = wanted(rows, profile, overrides)
+    if (overrides or {}).get("backend") != "nccl":  # which may have to be refused, and then nothing may have started
+        warm()
+    planned, label = fit_all(specs, overrides or {}), label_of(profile, overrides or {})
     outcomes: dict[str, list[dict[str, Any]]] = {row.name: [] for row in planned}
     for repeat in range(1, repeats + 1):
         for row in planned:
             if row.spec is not None:
                 notify = functools.partial(on_progress, row, repeat) if on_progress else None
-                outcomes[row.name].append(run_once(row.spec, label, repeat, fresh, notify))
+                outcome = run_once(row.spec, label, repeat, fresh, notify)
+                if outcome["status"] == "interrupted":  # somebody ends our processes: start no others
+                    raise KeyboardInterrupt(outcome["reason"])
+                outcomes[row.name].append(outcome)
     return summary(planned, outcomes, label)
 
 
@@ -146,7 +162,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_pr
     folder = runs_folder() / label / spec.name / str(repeat)
     about = conditions(spec)
     kept = read_json(folder / "result.json")
-    if not fresh and kept and all(kept[key] == about[key] for key in about):
+    if not fresh and kept and all(kept.get(key) == about[key] for key in about):
         return kept
     with claimed(folder):
         data_folder = prepare(spec.dataset)
@@ -155,10 +171,10 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_pr
         attempt = opening(spec, label, repeat, folder, called_at)
         try:
             outcome = attempt | train(spec, folder, data_folder, called_at, on_progress)
+            keep(folder, outcome)
         except BaseException as stopped:
             write_json(folder / "attempt.json", attempt | {"status": "interrupted", "reason": f"{type(stopped).__name__} in the launching process"})
             raise
-        keep(folder, outcome)
     return outcome
 
 
@@ -256,8 +272,10 @@ def commit() -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError as error:
+        raise OSError(f"{path}: damaged ({error}); delete this file to have the row trained again") from error
 
 
 @contextlib.contextmanager
@@ -276,4 +294,6 @@ def claimed(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(f"{folder}: another labkit is training this row right now; wait for it, or set LABKIT_RUNS to another folder") from None
+        for draft in folder.glob(".*.json.*"):  # of a process that was killed while it wrote
+            draft.unlink()
         yield

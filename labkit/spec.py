@@ -84,7 +84,10 @@ class Spec:
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            check_value(f, getattr(self, f.name))
+            value = getattr(self, f.name)
+            check_value(f, value)
+            if str(f.type) == "float":  # 1 and 1.0 are one value: they must give one name and one folder
+                object.__setattr__(self, f.name, float(value))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -198,10 +201,10 @@ def check_value(f: dataclasses.Field, value: Any) -> None:
         words = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a word"}
         raise SpecError(f"{at}: must be {words[str(wanted)]}, not {type(value).__name__}{hint}")
     if limits["choices"] and value not in limits["choices"]:
-        raise SpecError(f"{at}: not one of {', '.join(limits['choices'])}{nearest(value, limits['choices'])}")
+        raise SpecError(f"{at}: there is no such choice{nearest(value, limits['choices'])}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high, above = limits["low"], limits["high"], limits["above"]
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{at}: must be a finite number ({f.metadata['about']}; the default is {f.default})")
         if (low is not None and value < low) or (above is not None and value <= above) or (high is not None and value > high):
             floor = f"at least {low}" if low is not None else f"more than {above}"

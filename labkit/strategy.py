@@ -150,6 +150,9 @@ def make_optimizer(model: nn.Module, spec: Spec, total_steps: int, steps_done=la
         weight_decay=spec.weight_decay,
         **how,
     )
+    if spec.momentum:
+        for p in parameters:  # fused SGD leaves it uninitialised if the loss scaler skips the first step
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda updates: learning_rate_factor(spec, total_steps, steps_done(updates))
     )

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import faulthandler
 import importlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ from labkit import loop
 from labkit.measure import Progress, write_json
 from labkit.spec import STRATEGIES, Spec
 from labkit.strategy import strategy_class
+
+# How gloo and NCCL say that a peer is gone or silent: a plain RuntimeError, told from others by its words alone.
+LOST_PEER_WORDS = ("gloo", "nccl", "timeout", "timed out", "by peer", "connection", "broken pipe", "socket", "pair closure")
 
 for _name in STRATEGIES:  # imported by the fork server, so that no rank has to
     strategy_class(_name)
@@ -56,6 +60,9 @@ def rank_main(job: Job, rank: int) -> None:
     """The whole life of a rank. Leaves rank<r>.json (what the target returned) or rank<r>.error.json, never both."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means, and ends us
     end_with_parent()
+    # DataLoader's processes are to be forks of the rank, as in a script: multiprocessing would give each rank a fork server
+    # of its own, which imports torch again for five seconds and is sent a copy of the images.
+    multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn", force=True)
     log = open(job.folder / f"logs/rank{rank}.log", "a", buffering=1)  # noqa: SIM115 - open for the life of the process
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
@@ -95,13 +102,13 @@ def describe(error: BaseException) -> dict[str, Any]:
     text = f"{type(error).__name__}: {error}"
     lowered = text.lower()
     memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in lowered
-    network = isinstance(error, dist.DistError) or any(w in lowered for w in ("gloo", "nccl", "connection closed", "timed out"))
+    says_so = type(error) is RuntimeError and any(word in lowered for word in LOST_PEER_WORDS)
     return {
         "at": time.time(),
         "error": text,
         "traceback": "".join(traceback.format_exception(error)),
         "oom": memory,
-        "lost_peer": network and not memory,
+        "lost_peer": (says_so or isinstance(error, dist.DistError)) and not memory,
     }
 
 

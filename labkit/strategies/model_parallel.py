@@ -27,9 +27,9 @@ class ModelParallel:
         self.stage, self.owners = cut(model, place)
         self.optimizer = make_optimizer(self.stage, spec, place.total_steps)
         self.precision = Precision(spec, place, sharded=True)
-        self.layout = None  # shape, strides and type of the activations at the cut: told once, then known
+        self.told = self.layout = None  # shape, strides and type of the activations at the cut: told once, then known
         if spec.micro_batches > 1:
-            stage = PipelineStage(Pipe(self.run_stage), place.rank, place.processes, place.device)
+            stage = PipelineStage(Pipe(self.run_stage, self.stage), place.rank, place.processes, place.device)
             self.pipeline = SCHEDULES[spec.schedule](stage, spec.micro_batches, loss_fn=self.scaled_loss)
         self.train = self.pipelined if spec.micro_batches > 1 else self.by_hand
 
@@ -69,9 +69,9 @@ class ModelParallel:
         return loss.detach() / self.precision.scaler.get_scale()
 
     def send_activations(self, out):
-        if self.layout is None:
-            self.layout = out.shape, out.stride(), out.dtype
-            dist.send_object_list([self.layout], self.place.rank + 1)
+        if self.told is None:
+            self.told = out.shape, out.stride(), out.dtype
+            dist.send_object_list([self.told], self.place.rank + 1)
         send(out, self.place.rank + 1)
 
     def receive_activations(self):
@@ -94,9 +94,9 @@ class ModelParallel:
 class Pipe(torch.nn.Module):
     """A stage as torch's pipeline can send what goes in and out of it: NCHW, while inside images are NHWC."""
 
-    def __init__(self, run):
+    def __init__(self, run, stage):
         super().__init__()
-        self.run = run
+        self.run, self.stage = run, stage  # registered: the pipeline divides the gradients of its parameters by micro_batches
 
     def forward(self, x):
         x = Contiguous.apply(x)

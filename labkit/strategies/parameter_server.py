@@ -102,7 +102,7 @@ class ParameterServer:
             header = 1 + len(self.sizes)
             mean = torch.stack([message[header:] for message in sound]).mean(0)
             for p, used, grad in zip(self.parameters, sound[0][1:header], mean.split(self.sizes), strict=True):
-                p.grad = grad.view_as(p).to(p.device) if used else None
+                p.grad = torch.empty_like(p).copy_(grad.view_as(p)) if used else None
             self.optimizer.step()
         self.version += 1
         weights = flat(self.parameters)

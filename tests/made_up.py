@@ -1,0 +1,72 @@
+"""Machines and result folders with figures of our choice, in the form that runs.py gives them (a test compares them with a
+real one), and the report on them, read back."""
+
+import json
+import os
+import re
+
+from labkit import machine, runs
+from labkit.machine import Machine
+from labkit.report import write_report
+
+CPU = Machine(cpu="Some CPU", cores=2, memory_gib=8, cuda=(), system="Linux x86_64")
+GPUS = Machine(cpu="Some CPU", cores=16, memory_gib=64, cuda=("Some GPU", "Some GPU"), system="Linux x86_64")
+
+
+def use(monkeypatch, this):
+    for module in (machine, runs):
+        monkeypatch.setattr(module, "this_machine", lambda: this)
+
+
+def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quick", status="ok", **more):
+    """A result folder such as runs.py leaves, with figures of our choice."""
+    spec = next(row for row in runs.plan(name) if row.spec).spec
+    folder = runs.runs_folder() / label / spec.name / str(repeat)
+    folder.mkdir(parents=True)
+    began = 1_700_000_000.0 + repeat
+    times = {"train_s": 6.0, "eval_s": 2.0, "data_wait_s": 1.5, "steps": 20}
+    rank = {"rank": 0, "shard": [0, spec.shards], "max_mem_mb": memory, "images_timed": 900, "timed_s": 1.0, "images_per_s": rate}
+    rank |= {**times, "first_step_at": began + 1.0, "strategy": {}}
+    epochs = [{"epoch": n, "train_loss": 2.0 / n, "test_acc_pct": accuracy * n / 3, "after_s": 3.0 * n} for n in (1, 2, 3)]
+    about = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": status, "reason": ""}
+    about |= {
+        "spec": spec.to_dict(),
+        "machine": machine.this_machine().to_dict(),
+        "versions": {"torch": "2.14.1"},
+        "code": "c0de",
+    }
+    about |= {"commit": "abc123", "started_at": began, "pid": os.getpid(), "load_1min": 1.0}
+    figures = {
+        "images_per_s": rate,
+        "best_acc_pct": accuracy,
+        "max_mem_mb": memory,
+        **times,
+        "startup_s": 1.0,
+        "total_time_s": 10.0,
+    }
+    figures |= {"epochs": epochs, "strategy": {}, "ranks": [rank]}
+    content = about | (figures if status == "ok" else {}) | more
+    (folder / ("result.json" if status == "ok" else "attempt.json")).write_text(json.dumps(content))
+
+
+def put_all(**more):
+    """A result for every row that runs here; each faster than the one before."""
+    for n, row in enumerate(row for row in runs.plan("all") if row.spec):
+        put(row.name, 1000.0 + 100 * n, 90.0, 100.0 + n, **more)
+
+
+def written(tmp_path, **more):
+    return write_report(path=tmp_path / "report.md", **more).read_text(encoding="utf-8")
+
+
+def section(text, heading):
+    return re.search(rf"^#+ {re.escape(heading)}.*?(?=^#|\Z)", text, re.M | re.S)[0]
+
+
+def cells(part):
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def verdict(tmp_path, group, figure="Images/s"):
+    return re.search(rf"^- \*\*{figure}\*\*: (.*)", section(written(tmp_path), f"{group}. "), re.M)[1]
