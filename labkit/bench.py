@@ -25,7 +25,16 @@ from labkit.spec import Spec, SpecError, nearest
 from labkit.worker import Job
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
-FASHION = {"dataset": "fashion_mnist", "image_size": 28, "width": 16, "epochs": 2, "train_samples": 8192, "test_samples": 2000, "lr": 0.1, "device": "cpu"}
+FASHION = {
+    "dataset": "fashion_mnist",
+    "image_size": 28,
+    "width": 16,
+    "epochs": 2,
+    "train_samples": 8192,
+    "test_samples": 2000,
+    "lr": 0.1,
+    "device": "cpu",
+}
 
 
 def measured(name: str, **fields: Any) -> dict[str, Any]:
@@ -92,20 +101,36 @@ def two_ranks(turns: int) -> dict[str, Any]:
     def rate(name: str, threads: int) -> dict[str, float]:
         return {"images_per_s": measured(name, **FASHION, threads_per_rank=threads)["images_per_s"]}
 
-    sides = {"ddp 2 x 1 thread": lambda: rate(DDP.replace("cacheFalse", "cacheTrue"), 1), "single, 2 threads": lambda: rate(single, 2)}
+    sides = {
+        "ddp 2 x 1 thread": lambda: rate(DDP.replace("cacheFalse", "cacheTrue"), 1),
+        "single, 2 threads": lambda: rate(single, 2),
+    }
     done = list(in_turns(sides, turns))
-    return {"medians": medians(done), "ddp / single (wanted: 0.95)": ratios(done, *sides, "images_per_s")}
+    return {
+        "medians": medians(done),
+        "ddp / single (wanted: 0.95)": ratios(done, "ddp 2 x 1 thread", "single, 2 threads", "images_per_s"),
+    }
 
 
 def startup(turns: int) -> dict[str, Any]:
     """Seconds from the call to the first step of a second run, and what a fresh Python per rank would take to import torch."""
     small = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 64}
-    names = [DDP, "single_gpu_resnet18_bs256_cacheTrue_ampFalse", "ps_mode_resnet18_bs128_workers2", "fsdp_full_resnet18_bs128x2_ampFalse"]
+    names = [
+        DDP,
+        "single_gpu_resnet18_bs256_cacheTrue_ampFalse",
+        "ps_mode_resnet18_bs128_workers2",
+        "fsdp_full_resnet18_bs128x2_ampFalse",
+    ]
     measured(DDP, **small)
     figures: dict[str, Any] = {}
     for name in names:
         seconds = [measured(name, **small)["startup_s"] for _ in range(turns)]
-        figures[f"{name} (wanted: 0.5 s)"] = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "turns": turns}
+        figures[f"{name} (wanted: 0.5 s)"] = {
+            "median": statistics.median(seconds),
+            "min": min(seconds),
+            "max": max(seconds),
+            "turns": turns,
+        }
     began = time.perf_counter()
     both = [subprocess.Popen([sys.executable, "-c", "import labkit.worker"]) for _ in range(2)]
     for process in both:

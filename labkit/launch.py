@@ -95,7 +95,9 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
     which names the rank and the reason; KeyboardInterrupt passes through. On every way out no process is left.
     """
     if not isinstance(job.target, str) or job.target.startswith("__main__:") or "<" in job.target:
-        raise ValueError(f"target {job.target}: a function defined in a cell or script cannot run in another process; put it in a module")
+        raise ValueError(
+            f"target {job.target}: a function defined in a cell or script cannot run in another process; put it in a module"
+        )
     folder = job.folder
     for name in ("logs", "events", "scratch"):
         shutil.rmtree(folder / name, ignore_errors=True)

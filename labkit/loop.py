@@ -37,7 +37,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
     layout = torch.channels_last if spec.channels_last else torch.contiguous_format
     torch.manual_seed(spec.seed + rank)  # other weights on every rank: a strategy must make them equal, and a fault shows
     model = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm)
-    strategy = strategy_class(spec.strategy)(model.to(device, memory_format=layout), spec, place)
+    strategy = strategy_class(spec.strategy)(model.to(device).to(memory_format=layout), spec, place)
     with torch.device("meta"):
         skeleton = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm).eval()
     del model  # a strategy that keeps a part of the model must be able to free the rest
@@ -167,8 +167,12 @@ def check_losses(losses: list[Tensor], epoch: int, place: Place) -> None:
         ranks = [rank for rank, step in enumerate(first) if step == min(first)]
         where = f"epoch {epoch + 1}, step {int(min(first)) + 1}"
         if len(ranks) < watching:
-            raise NotAResult(f"the loss of rank {', '.join(map(str, ranks))} was not finite in {where}, before any other's: look at its data")
-        raise NotAResult(f"the loss was not finite in {where}, on every rank: the learning rate is too high, or the data is at fault")
+            raise NotAResult(
+                f"the loss of rank {', '.join(map(str, ranks))} was not finite in {where}, before any other's: look at its data"
+            )
+        raise NotAResult(
+            f"the loss was not finite in {where}, on every rank: the learning rate is too high, or the data is at fault"
+        )
 
 
 def check_images(shard, trained: list[np.ndarray], data: Data, epoch: int, place: Place) -> None:
@@ -181,10 +185,14 @@ def check_images(shard, trained: list[np.ndarray], data: Data, epoch: int, place
     different = {(part, parts): (n, digest) for part, parts, n, digest in rows if parts}
     order = Draws(data.spec, len(data.raw), epoch).order[: data.steps_per_epoch * data.spec.images_per_step]
     if any(parts != data.spec.shards for _, parts in different):
-        raise NotAResult(f"epoch {epoch + 1}: images were cut into other than {data.spec.shards} parts: ranks share or skip a shard")
+        raise NotAResult(
+            f"epoch {epoch + 1}: images were cut into other than {data.spec.shards} parts: ranks share or skip a shard"
+        )
     n, digest = (sum(column) for column in zip(*different.values(), strict=True))
     if n != len(order) or digest != fingerprint_of_set(order):
-        raise NotAResult(f"epoch {epoch + 1} trained {int(n)} images where it should train {len(order)}, each once: ranks share or skip a shard")
+        raise NotAResult(
+            f"epoch {epoch + 1} trained {int(n)} images where it should train {len(order)}, each once: ranks share or skip a shard"
+        )
 
 
 def fingerprint_of_set(index: np.ndarray) -> float:
@@ -201,4 +209,6 @@ def check_weights(state: dict[str, Tensor], skeleton: nn.Module, place: Place) -
     rows = gathered(list(digest.digest()), place)
     odd = [str(rank) for rank, row in enumerate(rows) if row != rows[0]]
     if odd:
-        raise NotAResult(f"the weights of rank {', '.join(odd)} differ from rank 0's: gradients or first weights were not exchanged")
+        raise NotAResult(
+            f"the weights of rank {', '.join(odd)} differ from rank 0's: gradients or first weights were not exchanged"
+        )

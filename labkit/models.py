@@ -57,9 +57,7 @@ def build_model(name: str, width: int, channels: int, classes: int, norm: str = 
     Returns an `nn.Sequential` (stem, block, block, ..., head) that maps (batch, channels, H, W) to (batch, classes).
     """
     kind, groups = MODELS[name]
-    layers: list[nn.Module] = [
-        nn.Sequential(conv(channels, width, 3), norm_layer(norm, width), nn.ReLU(inplace=True))
-    ]
+    layers: list[nn.Module] = [nn.Sequential(conv(channels, width, 3), norm_layer(norm, width), nn.ReLU(inplace=True))]
     cin = width
     for group, blocks in enumerate(groups):
         planes = width * 2**group

@@ -34,7 +34,13 @@ PATTERNS = {
     "sharding": r"(?P<sharding>grad|full)",
     "server": r"(?P<server>ps_mode|ps_gpu_mode)",
 }
-IN_STEM = {"model": ["model"], "batch": ["batch_per_rank"], "b": ["batch_per_rank"], "n": ["world_size"], "server": ["server_device"]}
+IN_STEM = {
+    "model": ["model"],
+    "batch": ["batch_per_rank"],
+    "b": ["batch_per_rank"],
+    "n": ["world_size"],
+    "server": ["server_device"],
+}
 FIXED_WORLD = {"single": 1, "model_parallel": 2}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def read_group(path: Path) -> Group:
 def groups() -> tuple[Group, ...]:
     """All groups, in order. Raises SpecError if two files claim the same number."""
     found = sorted((read_group(path) for path in PARAMS.glob("[0-9]*.yaml")), key=lambda group: group.number)
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in itertools.pairwise(found):
         if one.number == other.number:
             raise SpecError(f"{other.file}: group: {other.number} is taken by {one.file.name}")
     return tuple(found)

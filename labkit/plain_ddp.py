@@ -91,7 +91,15 @@ def train(rank, args, store):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in [("images", 8192), ("test_images", 2000), ("batch", 128), ("width", 16), ("epochs", 2), ("workers", 0), ("warmup_steps", 2)]:
+    for name, default in [
+        ("images", 8192),
+        ("test_images", 2000),
+        ("batch", 128),
+        ("width", 16),
+        ("epochs", 2),
+        ("workers", 0),
+        ("warmup_steps", 2),
+    ]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lr", type=float, default=0.1)
     with tempfile.TemporaryDirectory() as folder:

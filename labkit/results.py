@@ -12,7 +12,19 @@ from labkit import params
 from labkit.runs import Planned, read_json, runs_folder
 
 MEASURED = ("images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s", "train_s", "eval_s", "data_wait_s")
-COLUMNS = ("name", "status", "reason", *MEASURED, "world_size", "backend", "device", "dataset", "repeats", "stands_for", "run_dir")
+COLUMNS = (
+    "name",
+    "status",
+    "reason",
+    *MEASURED,
+    "world_size",
+    "backend",
+    "device",
+    "dataset",
+    "repeats",
+    "stands_for",
+    "run_dir",
+)
 
 
 def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, list[dict[str, Any]]]:

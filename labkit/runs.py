@@ -28,7 +28,21 @@ from labkit.machine import Needs, fit, process_group, this_machine, versions
 from labkit.spec import SCALE_FIELDS, Spec, SpecError
 
 FREE_BYTES_NEEDED = 64 * 2**20
-ENGINE = ("data", "datasets", "decoders", "diagnose", "launch", "loop", "machine", "measure", "models", "runs", "spec", "strategy", "worker")
+ENGINE = (
+    "data",
+    "datasets",
+    "decoders",
+    "diagnose",
+    "launch",
+    "loop",
+    "machine",
+    "measure",
+    "models",
+    "runs",
+    "spec",
+    "strategy",
+    "worker",
+)
 
 
 @dataclass
@@ -173,7 +187,10 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_pr
             outcome = attempt | train(spec, folder, data_folder, called_at, on_progress)
             keep(folder, outcome)
         except BaseException as stopped:
-            write_json(folder / "attempt.json", attempt | {"status": "interrupted", "reason": f"{type(stopped).__name__} in the launching process"})
+            write_json(
+                folder / "attempt.json",
+                attempt | {"status": "interrupted", "reason": f"{type(stopped).__name__} in the launching process"},
+            )
             raise
     return outcome
 
@@ -183,7 +200,12 @@ def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float)
     from labkit.measure import write_json
 
     attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": ""}
-    attempt |= conditions(spec) | {"commit": commit(), "started_at": called_at, "pid": os.getpid(), "load_1min": os.getloadavg()[0]}
+    attempt |= conditions(spec) | {
+        "commit": commit(),
+        "started_at": called_at,
+        "pid": os.getpid(),
+        "load_1min": os.getloadavg()[0],
+    }
     write_json(folder / "attempt.json", attempt)
     return attempt
 
@@ -263,7 +285,9 @@ def commit() -> str:
     git = ["git", "-C", str(params.ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "labkit", "params"], capture_output=True, text=True, timeout=10, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "labkit", "params"], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
@@ -286,14 +310,20 @@ def claimed(folder: Path) -> Iterator[None]:
         free = shutil.disk_usage(folder).free
         lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the run
     except OSError as error:
-        raise OSError(f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written") from error
+        raise OSError(
+            f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written"
+        ) from error
     with lock:
         if free < FREE_BYTES_NEEDED:
-            raise OSError(f"{folder}: {free / 2**20:.0f} MiB free, a run needs {FREE_BYTES_NEEDED / 2**20:.0f}; free some space or set LABKIT_RUNS")
+            raise OSError(
+                f"{folder}: {free / 2**20:.0f} MiB free, a run needs {FREE_BYTES_NEEDED / 2**20:.0f}; free some space or set LABKIT_RUNS"
+            )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError(f"{folder}: another labkit is training this row right now; wait for it, or set LABKIT_RUNS to another folder") from None
+            raise OSError(
+                f"{folder}: another labkit is training this row right now; wait for it, or set LABKIT_RUNS to another folder"
+            ) from None
         for draft in folder.glob(".*.json.*"):  # of a process that was killed while it wrote
             draft.unlink()
         yield

@@ -35,6 +35,7 @@ def _scale(default: Any, about: str, **limits):
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
+    # fmt: off
     # What the row is: part of its published name.
     strategy: str = _field("single", "who computes what, and what is exchanged", choices=STRATEGIES)
     model: str = _field("resnet18", "the network", choices=["resnet18", "resnet34", "resnet50"])
@@ -81,6 +82,7 @@ class Spec:
     warmup_steps: int = _scale(2, "first steps left out of the throughput", low=0, high=10**6)
     timeout_s: float = _scale(20.0, "longest wait for another rank in seconds", low=1, high=86400)
     deadline_s: float = _scale(3600.0, "longest run in seconds", above=0, high=10**7)
+    # fmt: on
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -94,13 +96,17 @@ class Spec:
         for f in dataclasses.fields(self):
             users = f.metadata["of"]
             if users and self.strategy not in users and getattr(self, f.name) != f.default:
-                raise SpecError(f"{f.name}={getattr(self, f.name)}: only {', '.join(users)} uses it, not {self.strategy}; leave it out")
+                raise SpecError(
+                    f"{f.name}={getattr(self, f.name)}: only {', '.join(users)} uses it, not {self.strategy}; leave it out"
+                )
         if self.strategy == "single" and self.world_size != 1:
             raise SpecError(f"world_size={self.world_size}: single is one process; use ddp, or world_size=1")
         if self.strategy == "model_parallel" and self.world_size < 2:
             raise SpecError("world_size=1: model_parallel cuts the layers over at least 2 ranks; set world_size=2")
         if self.batch_per_rank % self.micro_batches:
-            raise SpecError(f"micro_batches={self.micro_batches}: does not divide the batch of {self.batch_per_rank}; use a divisor of it")
+            raise SpecError(
+                f"micro_batches={self.micro_batches}: does not divide the batch of {self.batch_per_rank}; use a divisor of it"
+            )
         if self.schedule == "1f1b" and self.micro_batches < self.world_size:
             raise SpecError(f"schedule=1f1b: needs micro_batches >= {self.world_size} (the stages), not {self.micro_batches}")
         if self.staleness_bound != 3 and self.consistency != "ssp":
@@ -110,7 +116,9 @@ class Spec:
         if self.backend != "auto" and self.strategy in ("single", "data_parallel"):
             raise SpecError(f"backend={self.backend}: {self.strategy} is one process and sends no messages; leave backend out")
         if self.strategy == "parameter_server" and self.backend == "nccl":
-            raise SpecError("backend=nccl: the parameter server's messages go through gloo (NCCL has no two ranks on one GPU); leave backend out")
+            raise SpecError(
+                "backend=nccl: the parameter server's messages go through gloo (NCCL has no two ranks on one GPU); leave backend out"
+            )
         if self.nesterov and self.momentum == 0:
             raise SpecError("nesterov=True: needs momentum > 0; set momentum=0.9 or nesterov=False")
 

@@ -42,7 +42,9 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
     processes, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     spec = fit(Spec.parse(name, **{**read_profile(profile).fields, **overrides}), this_machine(), ranks_here)
     if processes != spec.processes:
-        raise SpecError(f"{spec.name} is {spec.processes} processes, and torchrun started {processes}: make --nnodes times --nproc-per-node {spec.processes}")
+        raise SpecError(
+            f"{spec.name} is {spec.processes} processes, and torchrun started {processes}: make --nnodes times --nproc-per-node {spec.processes}"
+        )
     tune_process(spec.threads_per_rank)
     if local_rank == 0:
         prepare(spec.dataset)

@@ -149,7 +149,7 @@ def end_with_parent() -> None:
     A rank's parent is the fork server, which ends when its last writer is gone; a fork inherits that write end and
     would keep the server, and so itself, alive: it is closed here. The thread watches the process that asked.
     """
-    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     if getattr(server, "_forkserver_alive_fd", None) is not None:
         with contextlib.suppress(OSError):
             os.close(server._forkserver_alive_fd)

@@ -23,14 +23,14 @@ KINDS = {  # grey and enlarged, grey as stored, in colour with flips
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
+def data_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture
-def make(cache, monkeypatch):
+def make(data_cache, monkeypatch):
     """Data of a Spec; `synthetic` gets flips here, which only data sets that must be fetched have otherwise."""
-    folders = {name: prepare(name, cache) for name in ("digits", "synthetic")}
+    folders = {name: prepare(name, data_cache) for name in ("digits", "synthetic")}
     monkeypatch.setitem(DATASETS, "synthetic", replace(DATASETS["synthetic"], flip=True))
 
     def made(**fields):

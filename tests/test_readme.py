@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from labkit.names import fields_of
+from labkit.params import group
 from labkit.spec import FIELDS, Spec
 
 ROOT = Path(__file__).parent.parent
@@ -141,8 +142,9 @@ def record(command: Any, path: tuple[str, ...], calls: list[tuple[tuple[str, ...
 
 
 def check_labkit(args: list[str]) -> None:
-    from labkit.cli import app
     from typer.main import get_command
+
+    from labkit.cli import app
 
     calls: list[tuple[tuple[str, ...], Any, dict[str, Any]]] = []
     command = get_command(app)
@@ -164,7 +166,10 @@ def check_labkit(args: list[str]) -> None:
 
 
 def check_row(name: str) -> None:
-    Spec(**fields_of(name))  # raises SpecError, which says what is wrong
+    if name.isdecimal():
+        group(int(name))
+    elif name != "all":
+        Spec(**fields_of(name))  # raises SpecError, which says what is wrong
 
 
 def check_profile(name: str) -> None:
@@ -190,6 +195,8 @@ def check_python(args: list[str]) -> None:
     module, rest = args[1], args[2:]
     if module == "venv":
         return None
+    if module == "labkit.torchrun":
+        return check_row(rest[0])
     assert module in {"pip", "pytest", "labkit", "labkit.cli", "jupyterlab"}, f"no rule here for python -m {module}"
     return check([module.removesuffix(".cli"), *rest])
 

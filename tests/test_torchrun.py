@@ -23,7 +23,9 @@ def agents(count, *arguments, env):
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(count), "--nproc-per-node", "1"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--local-addr", "127.0.0.1"]
     command += ["-m", "labkit.torchrun", *arguments]
-    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(count)]
+    started = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(count)
+    ]
     return [(agent.communicate(timeout=180)[0], agent.returncode) for agent in started]
 
 

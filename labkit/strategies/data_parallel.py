@@ -43,12 +43,15 @@ class DataParallel:
             replica.zero_grad()
             for mine, first in zip(replica.state_dict().values(), self.model.state_dict().values(), strict=True):
                 mine.copy_(first)
-        parts = zip(self.replicas, x.chunk(len(self.replicas)), y.chunk(len(self.replicas)), strict=True)  # scatter
-        losses = list(self.threads.map(lambda part: forward_backward(*part, self.precision), parts))  # parallel apply
+        xs, ys = x.chunk(len(self.replicas)), y.chunk(len(self.replicas))  # scatter
+        losses = list(self.threads.map(self.apply, self.replicas, xs, ys))  # parallel apply
         for same in zip(*(replica.parameters() for replica in self.replicas), strict=True):  # reduce
             if same[0].grad is not None:
                 same[0].grad.copy_(sum(p.grad for p in same) / len(same))
         return torch.stack(losses).mean()  # gather
+
+    def apply(self, replica, x, y):
+        return forward_backward(replica, x, y, self.precision)
 
     def state(self):
         return self.model.state_dict()

@@ -7,7 +7,9 @@ Narayanan et al., 2019), which holds fewer activations.
 BatchNorm sees one micro-batch at a time, so with norm=batch more micro-batches change the result.
 """
 
+import itertools
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -76,7 +78,7 @@ class ModelParallel:
 
     def receive_activations(self):
         if self.layout is None:
-            told = [None]
+            told: list[Any] = [None]
             dist.recv_object_list(told, self.place.rank - 1)
             self.layout = told[0]
         shape, strides, dtype = self.layout
@@ -119,7 +121,7 @@ def cut(model, place):
     """This rank's layers, under their names in the whole model, and for every tensor of the model its owner and shape."""
     layers = list(model.named_children())
     first_of = [round(len(layers) * rank / place.processes) for rank in range(place.processes + 1)]
-    stages = [torch.nn.Sequential(OrderedDict(layers[a:b])) for a, b in zip(first_of, first_of[1:], strict=False)]
+    stages = [torch.nn.Sequential(OrderedDict(layers[a:b])) for a, b in itertools.pairwise(first_of)]
     held = [{id(p) for p in stage.parameters()} for stage in stages]
     if len(set().union(*held)) < sum(map(len, held)):
         raise ValueError("a parameter is tied across the cut: model_parallel keeps each parameter on one rank; cut elsewhere")

@@ -18,7 +18,16 @@ from labkit.runs import run_once
 
 pytestmark = pytest.mark.gpu
 
-SMALL = {"dataset": "synthetic", "image_size": 32, "width": 64, "epochs": 2, "lr": 0.02, "device": "cuda", "warmup_steps": 3, "timeout_s": 60.0}
+SMALL = {
+    "dataset": "synthetic",
+    "image_size": 32,
+    "width": 64,
+    "epochs": 2,
+    "lr": 0.02,
+    "device": "cuda",
+    "warmup_steps": 3,
+    "timeout_s": 60.0,
+}
 SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
 
 
@@ -84,7 +93,10 @@ def test_two_gloo_ranks_share_one_device(name):
 def test_ranks_that_share_a_device_train_what_one_rank_trains():
     """norm=group: every split of a batch is exact, so the loss curves must lie on each other."""
     one = trained("single_gpu_resnet18_bs128_cacheTrue_ampFalse+norm=group")
-    for name in ("ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse+norm=group", "collective_gloo_resnet18_bs64x2+cache=true+norm=group"):
+    for name in (
+        "ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse+norm=group",
+        "collective_gloo_resnet18_bs64x2+cache=true+norm=group",
+    ):
         two = trained(name, share_device=True)
         for here, there in zip(one["epochs"], two["epochs"], strict=True):
             assert there["train_loss"] == pytest.approx(here["train_loss"], rel=0.02), name
