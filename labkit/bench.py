@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from labkit import launch, runs
+from labkit import folders, launch, runs
 from labkit.machine import fit, this_machine
 from labkit.measure import write_json
 from labkit.spec import Spec, SpecError, nearest
@@ -141,7 +141,7 @@ def startup(turns: int) -> dict[str, Any]:
 
 def floors(turns: int) -> dict[str, Any]:
     """The limits below a step: compute alone, a memory copy, and bytes over the wire for ResNet-18's gradients (gloo, two ranks)."""
-    folder = runs.runs_folder() / "bench/floors"
+    folder = folders.runs_folder() / "bench/floors"
     ranks = launch.launch(Job("labkit.bench:wire", 2, folder, {"turns": turns}, threads=1))
     return {"two local ranks, one thread each": ranks[0]}
 
@@ -182,12 +182,12 @@ def main(names: list[str], pairs: int = 5) -> Path:
         if name not in BENCHES:
             raise SpecError(f"benchmark '{name}'{nearest(name, BENCHES)}")
     launch.warm(wait=True)
-    figures: dict[str, Any] = {"machine": this_machine().to_dict(), "commit": runs.commit(), "code": runs.code_digest()}
+    figures: dict[str, Any] = {"machine": this_machine().to_dict(), "commit": folders.commit(), "code": folders.code_digest()}
     for name in names or BENCHES:
         rich.print(f"[bold]{name}[/]: {BENCHES[name].__doc__}")
         figures[name] = BENCHES[name](pairs)
         rich.print_json(data=figures[name])
-    path = runs.runs_folder() / "bench" / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
+    path = folders.runs_folder() / "bench" / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, figures)
     rich.print(f"kept in {path}")

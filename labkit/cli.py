@@ -119,12 +119,12 @@ def report(profile: Profile = "quick", sets: Sets = None, repeats: Repeats = 1, 
     labkit report --profile classroom --repeats 3
     """
     began = time.time()
-    from labkit import results, runs
+    from labkit import folders, results
     from labkit.report import write_report
 
     lines = train(["all"], profile, read_sets(sets), repeats, fresh)
     print(write_report(profile, read_sets(sets)))
-    kept = results.read_results(runs.label_of(profile, read_sets(sets)), [line["name"] for line in lines])
+    kept = results.read_results(folders.label_of(profile, read_sets(sets)), [line["name"] for line in lines])
     new = [result for row in kept.values() for result in row if result["status"] == "ok" and result["started_at"] >= began]
     wall_s = time.time() - began
     trained, tested = (f"{100 * sum(result[key] for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))

@@ -185,9 +185,9 @@ def data_sets() -> Findings:
 
 
 def runs_folder() -> Findings:
-    from labkit import runs
+    from labkit import folders
 
-    folder = runs.runs_folder().absolute()
+    folder = folders.runs_folder().absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()
@@ -195,7 +195,7 @@ def runs_folder() -> Findings:
         yield "problem", f"{there}: {error.strerror}", "set LABKIT_RUNS to a folder that can be written"
         return
     text = f"{folder}: {shutil.disk_usage(there).free / GIB:.1f} GiB free"
-    if shutil.disk_usage(there).free < runs.FREE_BYTES_NEEDED:
+    if shutil.disk_usage(there).free < folders.FREE_BYTES_NEEDED:
         yield "problem", text, "free some space, or set LABKIT_RUNS to another folder"
     else:
         yield "ok", text

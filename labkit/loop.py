@@ -41,7 +41,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
     with torch.device("meta"):
         skeleton = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm).eval()
     del model  # a strategy that keeps a part of the model must be able to free the rest
-    clock, epochs, state = Clock(spec, device), [], {}
+    clock, epochs, state = Clock(spec, device, place.total_steps), [], {}
     for epoch in range(spec.epochs):
         losses, images = train_epoch(strategy, data, epoch, clock, progress)
         peak_mb = memory.peak_mb()
@@ -70,8 +70,8 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
 class Clock:
     """Where the time goes. It never waits for the device inside an epoch, only at the end of one."""
 
-    def __init__(self, spec: Spec, device: torch.device):
-        self.device, self.warmup_steps = device, spec.warmup_steps
+    def __init__(self, spec: Spec, device: torch.device, total_steps: int):
+        self.device, self.warmup_steps = device, min(spec.warmup_steps, total_steps // 2)  # a short run, too, has a figure
         self.steps = self.images = 0
         self.timed_s = self.train_s = self.eval_s = self.data_wait_s = 0.0
         self.first_step_at = 0.0
@@ -205,7 +205,12 @@ def check_weights(state: dict[str, Tensor], skeleton: nn.Module, place: Place) -
     """Raise unless every process ends with the same parameters, bit for bit: they applied the same updates to the same numbers."""
     digest = hashlib.sha256()
     for name, _ in skeleton.named_parameters():
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+        weights = state[name].detach()
+        if not weights.isfinite().all():
+            raise NotAResult(
+                f"{name} ended with weights that are not finite: the learning rate is too high, or the data is at fault"
+            )
+        digest.update(weights.cpu().contiguous().numpy().tobytes())
     rows = gathered(list(digest.digest()), place)
     odd = [str(rank) for rank, row in enumerate(rows) if row != rows[0]]
     if odd:

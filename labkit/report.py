@@ -55,8 +55,9 @@ class Report:
     """What one profile's folders hold, and the sections that tell it. Links are relative to `folder`, the report's."""
 
     def __init__(self, profile: str, overrides: dict[str, Any], folder: Path):
+        from labkit.folders import label_of, runs_folder
         from labkit.results import read_results
-        from labkit.runs import label_of, plan, runs_folder
+        from labkit.runs import plan
 
         planned, label = plan("all", profile, overrides), label_of(profile, overrides)
         self.profile, self.overrides = params.profile(profile), overrides

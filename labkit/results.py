@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from labkit import params
-from labkit.runs import Planned, read_json, runs_folder
+from labkit.folders import held, label_of, read_json, runs_folder
+from labkit.runs import Planned, plan
 
 MEASURED = ("images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s", "train_s", "eval_s", "data_wait_s")
 COLUMNS = (
@@ -37,20 +37,10 @@ def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, li
         result = read_json(folder / "result.json") or read_json(folder / "attempt.json")
         if result is None:
             continue
-        if result["status"] == "running" and not _alive(result["pid"]):
+        if result["status"] == "running" and not held(folder):
             result |= {"status": "interrupted", "reason": "the launching process died"}
         found.setdefault(folder.parent.name, []).append(result)
     return found
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def line_of(row: Planned, outcomes: list[dict[str, Any]], label: str) -> dict[str, Any]:
@@ -82,8 +72,6 @@ def summary(planned: list[Planned], outcomes: dict[str, list[dict[str, Any]]], l
 
 def table(profile: str = "quick", rows: Any = "all", overrides: dict[str, Any] | None = None) -> Any:
     """The summary of what is already there, without running anything."""
-    from labkit.runs import label_of, plan
-
     planned, label = plan(rows, profile, overrides), label_of(profile, overrides or {})
     return summary(planned, read_results(label, {row.name for row in planned}), label)
 

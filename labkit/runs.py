@@ -9,14 +9,7 @@ Values that `overrides` set on top of the profile stand in the folder's name: ru
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
-import hashlib
-import json
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,25 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from labkit import params
-from labkit.machine import Needs, fit, process_group, this_machine, versions
-from labkit.spec import SCALE_FIELDS, Spec, SpecError
-
-FREE_BYTES_NEEDED = 64 * 2**20
-ENGINE = (
-    "data",
-    "datasets",
-    "decoders",
-    "diagnose",
-    "launch",
-    "loop",
-    "machine",
-    "measure",
-    "models",
-    "runs",
-    "spec",
-    "strategy",
-    "worker",
-)
+from labkit.folders import claimed, conditions, keep, label_of, opening, read_json, runs_folder
+from labkit.machine import Needs, fit, process_group, this_machine
+from labkit.spec import Spec, SpecError
 
 
 @dataclass
@@ -53,17 +30,6 @@ class Planned:
     spec: Spec | None
     reason: str = ""
     stands_for: list[str] = field(default_factory=list)
-
-
-def runs_folder() -> Path:
-    return Path(os.environ.get("LABKIT_RUNS", params.ROOT / "runs"))
-
-
-def label_of(profile: str, overrides: dict[str, Any]) -> str:
-    """The profile's folder: its name, and what was set otherwise than it says."""
-    fields = params.profile(profile).fields
-    changed = {k: v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS and fields.get(k) != v}
-    return profile + "".join(f"+{key}={value}" for key, value in changed.items())
 
 
 def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> list[Planned]:
@@ -195,31 +161,6 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_pr
     return outcome
 
 
-def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float) -> dict[str, Any]:
-    """Write attempt.json, which says that a run is under way, and return what every outcome of it begins with."""
-    from labkit.measure import write_json
-
-    attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": ""}
-    attempt |= conditions(spec) | {
-        "commit": commit(),
-        "started_at": called_at,
-        "pid": os.getpid(),
-        "load_1min": os.getloadavg()[0],
-    }
-    write_json(folder / "attempt.json", attempt)
-    return attempt
-
-
-def keep(folder: Path, outcome: dict[str, Any]) -> None:
-    """End a run: a result replaces the last one; a failure is told beside it."""
-    from labkit.measure import write_json
-
-    outcome["total_time_s"] = time.time() - outcome["started_at"]
-    write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
-    if outcome["status"] == "ok":
-        (folder / "attempt.json").unlink()
-
-
 def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_progress) -> dict[str, Any]:
     """Start the ranks, and boil down what they return; or the status and the reason why there is nothing."""
     from labkit.launch import RunFailed, launch
@@ -264,66 +205,3 @@ def figures(ranks: list[dict[str, Any]], called_at: float) -> dict[str, Any]:
         "strategy": {key: value for rank in ranks for key, value in rank["strategy"].items()},
         "ranks": [{key: value for key, value in rank.items() if key != "epochs"} for rank in ranks],
     }
-
-
-def conditions(spec: Spec) -> dict[str, Any]:
-    """All that a kept result must share with a new run to stand for it."""
-    return {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
-
-
-@functools.cache
-def code_digest() -> str:
-    """A digest of the files that decide what is trained and how it is measured; plots and texts are not among them."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*(folder / f"{name}.py" for name in ENGINE), *(folder / "strategies").glob("*.py")]):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def commit() -> str:
-    """The commit of the lab that ran, with `+` if files were changed since; "unknown" outside a checkout."""
-    git = ["git", "-C", str(params.ROOT)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "labkit", "params"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise OSError(f"{path}: damaged ({error}); delete this file to have the row trained again") from error
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process alone. Raises OSError, with a remedy, before anything is trained."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the run
-    except OSError as error:
-        raise OSError(
-            f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written"
-        ) from error
-    with lock:
-        if free < FREE_BYTES_NEEDED:
-            raise OSError(
-                f"{folder}: {free / 2**20:.0f} MiB free, a run needs {FREE_BYTES_NEEDED / 2**20:.0f}; free some space or set LABKIT_RUNS"
-            )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(
-                f"{folder}: another labkit is training this row right now; wait for it, or set LABKIT_RUNS to another folder"
-            ) from None
-        for draft in folder.glob(".*.json.*"):  # of a process that was killed while it wrote
-            draft.unlink()
-        yield

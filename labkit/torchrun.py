@@ -23,10 +23,11 @@ import typer
 
 from labkit import loop
 from labkit.datasets import prepare
+from labkit.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.machine import Needs, fit, process_group, this_machine
 from labkit.measure import Progress
 from labkit.params import profile as read_profile
-from labkit.runs import claimed, figures, keep, label_of, opening, runs_folder
+from labkit.runs import figures
 from labkit.spec import Spec, SpecError, read_text_value
 from labkit.worker import device_of, end_with_parent, tune_process
 

@@ -5,7 +5,7 @@ import json
 import os
 import re
 
-from labkit import machine, runs
+from labkit import folders, machine, runs
 from labkit.machine import Machine
 from labkit.report import write_report
 
@@ -21,7 +21,7 @@ def use(monkeypatch, this):
 def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quick", status="ok", **more):
     """A result folder such as runs.py leaves, with figures of our choice."""
     spec = next(row for row in runs.plan(name) if row.spec).spec
-    folder = runs.runs_folder() / label / spec.name / str(repeat)
+    folder = folders.runs_folder() / label / spec.name / str(repeat)
     folder.mkdir(parents=True)
     began = 1_700_000_000.0 + repeat
     times = {"train_s": 6.0, "eval_s": 2.0, "data_wait_s": 1.5, "steps": 20}

@@ -43,14 +43,18 @@ def lab(tmp_path_factory):
         patch.setenv("TMPDIR", temporary)
         patch.setattr(tempfile, "tempdir", None)
         forkserver._forkserver._stop()
+        OTHERS.update(child.pid for child in ME.children(recursive=True))
         assert runs.run_once(SMALL, "earlier")["status"] == "ok"
         yield folder
         forkserver._forkserver._stop()
 
 
+OTHERS: set[int] = set()  # children that other tests left to this process, such as a zombie nobody waited for
+
+
 def strangers() -> list[psutil.Process]:
     """Processes of the lab that should not be there: all but this one, the fork server and the resource tracker."""
-    allowed = {ME.pid, forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
+    allowed = OTHERS | {ME.pid, forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
     everyone = [*ME.children(recursive=True), *drill.family(os.environ[TAG])]
     return [process for process in everyone if process.pid not in allowed]
 

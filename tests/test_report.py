@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from labkit import plots, runs
+from labkit import folders, plots, runs
 from labkit.looks import STRATEGIES as LOOKS
 from labkit.markdown import plain, table
 from labkit.params import groups, published
@@ -44,7 +44,7 @@ def test_made_up_results_have_the_form_of_real_ones(tmp_path, monkeypatch):
     overrides = {"epochs": 1, "width": 4, "train_samples": 512, "test_samples": 100, "device": "cpu"}
     name = SINGLE.format(128)
     assert list(runs.run(name, overrides=overrides).status) == ["ok"]
-    label = runs.label_of("quick", overrides)
+    label = folders.label_of("quick", overrides)
     put(name, repeat=2, label=label)
     real, made_up = read_results(label)[name]
     assert real.keys() == made_up.keys()
