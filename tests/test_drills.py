@@ -49,7 +49,7 @@ def lab(tmp_path_factory):
         forkserver._forkserver._stop()
 
 
-OTHERS: set[int] = set()  # children that other tests left to this process, such as a zombie nobody waited for
+OTHERS: set[int] = set()  # children that other tests left to this process
 
 
 def strangers() -> list[psutil.Process]:
