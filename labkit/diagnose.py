@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LOG_LINES = 30
+NCCL_GAVE_UP = "collective operation timeout"
 FORK_SERVER_GONE = 255  # what multiprocessing gives as exit code when the server took it into its grave
 SILENT_S = 3.0  # a rank writes an event every second, unless it is stopped or one of its threads keeps the GIL
 
@@ -65,6 +66,9 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
     for view in failed:
         if view.error["oom"]:  # type: ignore[index]
             return _from_error("oom", view, "ran out of memory")
+    hung = [view for view in views if view.exitcode is None]
+    if hung:  # NCCL ends a rank that waited too long for another: a victim. (Not met on a GPU yet.)
+        views = [view for view in views if view.exitcode != -signal.SIGABRT or NCCL_GAVE_UP not in view.log_tail()]
     for view in views:
         if view.exitcode in (-signal.SIGTERM, FORK_SERVER_GONE):
             gone = view.exitcode == FORK_SERVER_GONE
@@ -86,13 +90,12 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
         if view.exitcode and not view.error:
             reason = f"rank {view.rank} left with exit code {view.exitcode}, {view.last_heard}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
-    alive = [view for view in views if view.exitcode is None]
-    if alive:
-        hung = min(alive, key=lambda v: (not v.silent, v.progress))
+    if hung:
+        first = min(hung, key=lambda v: (not v.silent, v.progress))
         over = f"the run took longer than deadline_s={deadline_s:g}" if deadline_s else f"no answer for timeout_s={timeout_s:g}"
-        where = f", {hung.last_heard}" if hung.silent else f" {hung.where}"
-        reason = f"rank {hung.rank} hung{_state(hung.pid)}{where}: {over}"
-        return RunFailed("timeout", hung.rank, reason, f"its stack and last log lines:\n{hung.log_tail()}")
+        where = f", {first.last_heard}" if first.silent else f" {first.where}"
+        reason = f"rank {first.rank} hung{_state(first.pid)}{where}: {over}"
+        return RunFailed("timeout", first.rank, reason, f"its stack and last log lines:\n{first.log_tail()}")
     return _from_error("failed", failed[0], "lost contact")
 
 

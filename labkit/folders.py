@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 from labkit import params
 from labkit.machine import this_machine, versions
-from labkit.spec import SCALE_FIELDS, Spec
+from labkit.spec import FIELDS, SCALE_FIELDS, Spec
 
 FREE_BYTES_NEEDED = 64 * 2**20
 ENGINE = [
@@ -45,7 +44,8 @@ def runs_folder() -> Path:
 def label_of(profile: str, overrides: dict[str, Any]) -> str:
     """The profile's folder: its name, and what was set otherwise than it says."""
     fields = params.profile(profile).fields
-    changed = {k: v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS and fields.get(k) != v}
+    scale = {k: float(v) if FIELDS[k].type == "float" else v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS}
+    changed = {k: v for k, v in scale.items() if fields.get(k, FIELDS[k].default) != v}
     return profile + "".join(f"+{key}={value}" for key, value in changed.items())
 
 
@@ -79,7 +79,6 @@ def conditions(spec: Spec) -> dict[str, Any]:
     return {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
 
 
-@functools.cache
 def code_digest() -> str:
     """A digest of the files that decide what is trained and how it is measured; plots and texts are not among them."""
     folder, digest = Path(__file__).parent, hashlib.sha256()

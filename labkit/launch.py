@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.diagnose import RankView, RunFailed, diagnose
+from labkit.folders import code_digest
 
 if TYPE_CHECKING:
     from labkit.worker import Job
@@ -31,16 +32,24 @@ POLL_S = 0.1
 GRACE_S = 5.0  # after a rank lost its peer, the time for the peer to say why
 STACK_S = 0.5  # for a hung rank to write its stack
 _starting = threading.Lock()
+_imported = ""  # the digest of the code that the fork server has imported
 
 
 def warm(wait: bool = False) -> None:
-    """Start the fork server, so that it imports torch while the caller does something else; `wait` until it has."""
+    """Start the fork server, so that it imports torch while the caller does something else; `wait` until it has.
+
+    One that imported the code before a file of it was edited is replaced: a student's change counts from the next run on.
+    """
+    global _imported
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for CUDA any other way would spoil it for forks
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labkit.worker"])
     from multiprocessing import forkserver
 
     with _without_main():
+        if _imported != (now := code_digest()) and not multiprocessing.active_children():
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]
+            _imported = now
         # The server keeps this mask for life, and so do its ranks: an interrupt of the kernel's process group is not theirs.
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

@@ -78,6 +78,11 @@ def notes(profile: Profile, overrides: dict[str, Any], results: Results) -> list
     asked = {key: value for key, value in {**profile.fields, **overrides}.items() if value != "auto"}
     if old := [r["name"] for r in results if any(r["spec"].get(key) != value for key, value in asked.items())]:
         found.append(f"Not trained at the settings that the profile has now: {listed(old)}.")
+    for result in results:
+        if "later_attempt" in result:
+            found.append(
+                f"A later try of `{result['name']}` gave no result ({result['later_attempt']}); what is shown is the one before."
+            )
     if busy := [r["load_1min"] for r in results if r["load_1min"] > LOADED * r["machine"]["cores"]]:
         found.append(
             f"{len(busy)} of {len(results)} runs began while the machine's load average was above {LOADED} per core (up to "

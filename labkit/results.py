@@ -29,16 +29,20 @@ COLUMNS = (
 
 def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """All results under a profile's folder, by row name: result.json of each repeat, or its attempt.json if there is no
-    result. An attempt that says it is running, while its process is gone, was interrupted."""
+    result. An attempt that says it is running, while its process is gone, was interrupted. A result that a later attempt
+    could not replace has that attempt's status and reason as `later_attempt`."""
     found: dict[str, list[dict[str, Any]]] = {}
     for folder in sorted((runs_folder() / label).glob("*/[0-9]*"), key=lambda path: (path.parent.name, int(path.name))):
         if names is not None and folder.parent.name not in names:
             continue
-        result = read_json(folder / "result.json") or read_json(folder / "attempt.json")
+        result, attempt = read_json(folder / "result.json"), read_json(folder / "attempt.json")
+        if attempt and attempt["status"] == "running" and not held(folder):
+            attempt |= {"status": "interrupted", "reason": "the launching process died"}
+        if result and attempt and attempt["started_at"] > result["started_at"] and attempt["status"] != "running":
+            result["later_attempt"] = f"{attempt['status']}: {attempt['reason']}"
+        result = result or attempt
         if result is None:
             continue
-        if result["status"] == "running" and not held(folder):
-            result |= {"status": "interrupted", "reason": "the launching process died"}
         found.setdefault(folder.parent.name, []).append(result)
     return found
 
@@ -53,8 +57,9 @@ def line_of(row: Planned, outcomes: list[dict[str, Any]], label: str) -> dict[st
         line |= {"status": "not run", "run_dir": str(folder / "1" if len(outcomes) == 1 else folder)}
     failed = [outcome for outcome in outcomes if outcome["status"] != "ok"]
     good = [outcome for outcome in outcomes if outcome["status"] == "ok"]
+    later = "; ".join(f"a later try gave no result: {outcome['later_attempt']}" for outcome in good if "later_attempt" in outcome)
     if outcomes:
-        line |= {"status": failed[0]["status"] if failed else "ok", "reason": failed[0]["reason"] if failed else ""}
+        line |= {"status": failed[0]["status"] if failed else "ok", "reason": failed[0]["reason"] if failed else later}
     for key in MEASURED if good else ():
         values = [outcome[key] for outcome in good]
         line[key] = statistics.median(values)

@@ -17,6 +17,7 @@ from typing import Any
 STRATEGIES = sorted(p.stem for p in (Path(__file__).parent / "strategies").glob("[a-z]*.py"))
 PUBLISHED_WIDTH = 64
 MAX_PROCESSES = 64
+LAYERS = {"resnet18": 10, "resnet34": 18, "resnet50": 18}  # stem, blocks and head: where a pipeline can be cut
 
 
 class SpecError(ValueError):
@@ -103,6 +104,8 @@ class Spec:
             raise SpecError(f"world_size={self.world_size}: single is one process; use ddp, or world_size=1")
         if self.strategy == "model_parallel" and self.world_size < 2:
             raise SpecError("world_size=1: model_parallel cuts the layers over at least 2 ranks; set world_size=2")
+        if self.strategy == "model_parallel" and self.world_size > LAYERS[self.model]:
+            raise SpecError(f"world_size={self.world_size}: {self.model} can be cut into at most {LAYERS[self.model]} parts")
         if self.batch_per_rank % self.micro_batches:
             raise SpecError(
                 f"micro_batches={self.micro_batches}: does not divide the batch of {self.batch_per_rank}; use a divisor of it"
@@ -203,7 +206,11 @@ def check_value(f: dataclasses.Field, value: Any) -> None:
         "str": isinstance(value, str),
     }[str(wanted)]
     if not fits:
-        hint = "; write it without quotes" if isinstance(value, str) else ""
+        hint = (
+            "; write it without quotes, and with a point: YAML takes 1e-4 for text, 1.0e-4 for a number"
+            if isinstance(value, str)
+            else ""
+        )
         if wanted == "str" and isinstance(value, bool):
             hint = f"; write it in quotes: '{str(value).lower()}'"
         words = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a word"}

@@ -22,19 +22,15 @@ import torch.distributed as dist
 import typer
 
 from labkit import loop
+from labkit.cli import read_sets
 from labkit.datasets import prepare
 from labkit.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.machine import Needs, fit, process_group, this_machine
 from labkit.measure import Progress
 from labkit.params import profile as read_profile
 from labkit.runs import figures
-from labkit.spec import Spec, SpecError, read_text_value
+from labkit.spec import Spec, SpecError
 from labkit.worker import device_of, end_with_parent, tune_process
-
-
-def settings(texts: list[str]) -> dict[str, Any]:
-    pairs = [text.partition("=") for text in texts]
-    return {key: read_text_value(key, value) for key, _, value in pairs}
 
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:
@@ -87,7 +83,7 @@ def main(
     """One rank of a row, started by torchrun."""
     end_with_parent()
     try:
-        train(name, profile, settings(set_ or []), repeat)
+        train(name, profile, read_sets(set_), repeat)
     except (SpecError, Needs) as error:
         print(f"labkit: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

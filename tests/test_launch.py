@@ -1,0 +1,64 @@
+"""The fork server, and what is said of ranks that only a GPU could show."""
+
+from multiprocessing import forkserver
+
+import pytest
+
+from labkit import launch, results, runs
+from labkit.diagnose import NCCL_GAVE_UP, RankView, diagnose
+from labkit.models import build_model
+from labkit.spec import LAYERS
+from labkit.worker import Job
+
+
+def cuda_spoilt(*, rank, progress):
+    import torch
+
+    return torch.cuda._is_in_bad_fork()
+
+
+def test_a_rank_could_use_cuda(tmp_path):
+    """The fork server must not have asked the CUDA driver for anything: its forks could then not use it."""
+    assert launch.launch(Job("tests.test_launch:cuda_spoilt", 1, tmp_path, backend="")) == [False]
+
+
+def test_the_server_is_replaced_when_the_code_changed_and_only_then(monkeypatch):
+    launch.warm(wait=True)
+    before = forkserver._forkserver._forkserver_pid
+    launch.warm(wait=True)
+    assert forkserver._forkserver._forkserver_pid == before
+    monkeypatch.setattr(launch, "code_digest", lambda: "edited")
+    launch.warm(wait=True)
+    assert forkserver._forkserver._forkserver_pid != before
+
+
+def view(tmp_path, rank, exitcode, log, step):
+    path = tmp_path / f"rank{rank}.log"
+    path.write_text(log)
+    event = {"rank": rank, "phase": "step", "epoch": 0, "step": step, "loss": None, "t": 0.0}
+    return RankView(rank=rank, pid=2**22 + 1, exitcode=exitcode, result=None, error=None, event=event, log=path)
+
+
+@pytest.mark.parametrize(("log", "status", "rank"), [(f"Watchdog caught {NCCL_GAVE_UP}", "timeout", 1), ("abort", "failed", 0)])
+def test_a_rank_that_nccl_ended_for_waiting_is_a_victim(tmp_path, log, status, rank):
+    """The form of NCCL's message is from torch's source; no GPU has shown it to us."""
+    told = diagnose([view(tmp_path, 0, -6, log, 3), view(tmp_path, 1, None, "", 3)], 20.0, None)
+    assert (told.status, told.rank) == (status, rank), told.reason
+
+
+def test_a_try_that_failed_after_a_result_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    small = {"epochs": 1, "width": 4, "train_samples": 512, "test_samples": 64}
+    row = "single_gpu_resnet18_bs128_cacheTrue_ampFalse"
+    kept = runs.run(row, overrides=small)
+    again = runs.run(row, overrides={**small}, fresh=True)
+    assert list(kept.status) == list(again.status) == ["ok"]
+    monkeypatch.setattr(runs, "train", lambda *_: {"status": "failed", "reason": "planted"})
+    assert list(runs.run(row, overrides=small, fresh=True).status) == ["failed"]
+    (line,) = results.table("quick", row, small).to_dict("records")
+    assert line["status"] == "ok" and line["reason"] == "a later try gave no result: failed: planted"
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_where_a_pipeline_can_be_cut(model):
+    assert len(build_model(model, 4, 1, 10)) == LAYERS[model]
