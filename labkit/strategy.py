@@ -82,6 +82,7 @@ class Precision:
     """
 
     def __init__(self, spec: Spec, place: Place, sharded: bool = False):
+        self.spec, self.total_steps, self.steps = spec, place.total_steps, 0
         half = spec.amp_dtype if spec.amp_dtype != "auto" else ("fp16" if place.device.type == "cuda" else "bf16")
         dtype = torch.float16 if half == "fp16" else torch.bfloat16
         self.autocast = partial(torch.autocast, place.device.type, dtype=dtype, enabled=spec.amp)
@@ -102,6 +103,9 @@ class Precision:
         self.scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The update of this step, at this step's learning rate; skipped if an fp16 gradient overflowed."""
+        set_learning_rate(optimizer, self.spec, self.total_steps, self.steps)
+        self.steps += 1
         self.scaler.step(optimizer)
         self.scaler.update()
 
@@ -132,11 +136,8 @@ def learning_rate_factor(spec: Spec, total_steps: int, step: int) -> float:
     return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[spec.lr_schedule]
 
 
-def make_optimizer(model: nn.Module, spec: Spec, total_steps: int, steps_done=lambda updates: updates) -> torch.optim.SGD:
-    """SGD with momentum over the trainable parameters; each update moves the learning rate on by itself.
-
-    `steps_done` turns the number of updates into steps of the schedule, for a server that makes several in a step.
-    """
+def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.SGD:
+    """SGD with momentum over the trainable parameters."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     impl = spec.optimizer_impl
     if impl == "fused" and isinstance(parameters[0], DTensor):
@@ -153,11 +154,14 @@ def make_optimizer(model: nn.Module, spec: Spec, total_steps: int, steps_done=la
     if spec.momentum:
         for p in parameters:  # fused SGD leaves it uninitialised if the loss scaler skips the first step
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda updates: learning_rate_factor(spec, total_steps, steps_done(updates))
-    )
-    optimizer.register_step_post_hook(lambda *_: schedule.step())
     return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, spec: Spec, total_steps: int, step: int) -> None:
+    """The rate of this step of the run, whatever became of the steps before it. (A scheduler that counts the optimizer's
+    own steps would stand still where the loss scaler skips one, with some kernels, and move on with others.)"""
+    for group in optimizer.param_groups:
+        group["lr"] = spec.lr * learning_rate_factor(spec, total_steps, step)
 
 
 def broadcast_from_rank0(tensors) -> None:

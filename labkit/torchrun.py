@@ -63,7 +63,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
 def rank_results(spec: Spec, rank: int, local_rank: int, folder) -> list[dict[str, Any]]:
     """Train as this rank; on rank 0, what all ranks measured, by rank."""
     (folder / "events").mkdir(parents=True, exist_ok=True)
-    device = device_of(spec, local_rank)
+    device = device_of(spec, rank, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     events = folder / f"events/rank{rank}.jsonl"

@@ -164,19 +164,18 @@ def end_with_parent() -> None:
         threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-def device_of(spec: Spec, rank: int) -> torch.device:
-    """The device of a rank of this host. A CUDA server shares cuda:0 with the first worker."""
-    if spec.device == "cpu":
+def device_of(spec: Spec, rank: int, local_rank: int) -> torch.device:
+    """The device of a rank, the `local_rank`-th of its host. A CUDA server shares cuda:0 with a worker, if there is one."""
+    server = spec.strategy == "parameter_server" and rank == spec.world_size
+    if spec.device == "cpu" or (server and spec.server_device == "cpu"):
         return torch.device("cpu")
-    if spec.strategy == "parameter_server" and rank == spec.world_size:
-        return torch.device(spec.server_device)
-    return torch.device("cuda", 0 if spec.share_device else rank)
+    return torch.device("cuda", 0 if spec.share_device or server else local_rank)
 
 
 def train_row(*, rank: int, progress: Progress, spec: dict[str, Any], data_folder: str) -> dict[str, Any]:
     """The target that trains a row."""
     row = Spec(**spec)
-    device = device_of(row, rank)
+    device = device_of(row, rank, rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return loop.train(row, rank, device, Path(data_folder), progress)

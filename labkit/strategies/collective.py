@@ -18,7 +18,7 @@ class Collective:
         self.shard = (place.rank, place.processes)
         self.model, self.world_size = model, place.processes
         broadcast_from_rank0([*model.parameters(), *model.buffers()])
-        self.optimizer = make_optimizer(model, spec, place.total_steps)
+        self.optimizer = make_optimizer(model, spec)
         self.precision = Precision(spec, place)
         self.average = getattr(self, spec.form)
         self.bucket_bytes = spec.bucket_mb * 2**20

@@ -19,11 +19,13 @@ class DataParallel:
     def __init__(self, model, spec, place):
         self.shard = (0, 1)
         self.model = model
-        self.optimizer = make_optimizer(model, spec, place.total_steps)
+        self.optimizer = make_optimizer(model, spec)
         self.precision = Precision(spec, place)
         self.on_cuda = place.device.type == "cuda"
         if self.on_cuda:
-            self.parallel = nn.DataParallel(model, device_ids=list(range(spec.world_size)))
+            self.parallel = nn.DataParallel(
+                UnderAutocast(model, self.precision.autocast), device_ids=list(range(spec.world_size))
+            )
         else:
             self.replicas = [model] + [copy.deepcopy(model) for _ in range(spec.world_size - 1)]
             self.threads = ThreadPoolExecutor(spec.world_size)
@@ -55,3 +57,15 @@ class DataParallel:
 
     def state(self):
         return self.model.state_dict()
+
+
+class UnderAutocast(nn.Module):
+    """torch's DataParallel hands a thread the fact of autocast, but not its type: so each replica begins it itself."""
+
+    def __init__(self, model, autocast):
+        super().__init__()
+        self.model, self.autocast = model, autocast
+
+    def forward(self, x):
+        with self.autocast():
+            return self.model(x)

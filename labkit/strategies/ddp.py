@@ -15,7 +15,7 @@ class DDP:
             gradient_as_bucket_view=spec.gradient_as_bucket_view,
             static_graph=spec.static_graph,
         )
-        self.optimizer = make_optimizer(model, spec, place.total_steps)
+        self.optimizer = make_optimizer(model, spec)
         self.precision = Precision(spec, place)
 
     def step(self, x, y):

@@ -22,7 +22,7 @@ class FSDP:
             if any(p.requires_grad for p in block.parameters()):
                 fully_shard(block, reshard_after_forward=free_after_forward)
         fully_shard(model, reshard_after_forward=free_after_forward)
-        self.optimizer = make_optimizer(model, spec, place.total_steps)
+        self.optimizer = make_optimizer(model, spec)
         self.precision = Precision(spec, place, sharded=True)
 
     def step(self, x, y):

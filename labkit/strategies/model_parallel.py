@@ -27,7 +27,8 @@ class ModelParallel:
         self.place, self.first, self.last = place, place.rank == 0, place.rank == place.processes - 1
         broadcast_from_rank0([*model.parameters(), *model.buffers()])
         self.stage, self.owners = cut(model, place)
-        self.optimizer = make_optimizer(self.stage, spec, place.total_steps)
+        self.micro_batches = spec.micro_batches
+        self.optimizer = make_optimizer(self.stage, spec)
         self.precision = Precision(spec, place, sharded=True)
         self.told = self.layout = None  # shape, strides and type of the activations at the cut: told once, then known
         if spec.micro_batches > 1:
@@ -36,10 +37,12 @@ class ModelParallel:
         self.train = self.pipelined if spec.micro_batches > 1 else self.by_hand
 
     def step(self, x, y):
+        self.losses = []  # one of each micro-batch, on the last rank
         self.optimizer.zero_grad()
-        loss = self.train(x, y)
+        self.train(x, y)
         self.precision.step(self.optimizer)
-        return loss
+        losses = self.losses[-self.micro_batches :]  # torch's pipeline tries the loss on empty tensors before its first step
+        return torch.stack(losses).mean() if self.last else None
 
     def run_stage(self, x):
         with self.precision.autocast():
@@ -47,28 +50,23 @@ class ModelParallel:
 
     def scaled_loss(self, out, y):
         with self.precision.autocast():
-            return self.precision.scaler.scale(cross_entropy(out, y))
+            loss = cross_entropy(out, y)
+        self.losses.append(loss.detach())
+        return self.precision.scaler.scale(loss)
 
     def by_hand(self, x, y):
         came_in = x if self.first else self.receive_activations()
         out = self.run_stage(came_in)
         if self.last:
-            loss = self.scaled_loss(out, y)
-            loss.backward()
+            self.scaled_loss(out, y).backward()
         else:
             self.send_activations(out.detach())
             out.backward(receive_into(torch.empty_like(out), self.place.rank + 1))
         if not self.first:
             send(torch.empty_like(came_in).copy_(came_in.grad), self.place.rank - 1)
-        return self.unscaled(loss) if self.last else None
 
     def pipelined(self, x, y):
-        losses = []
-        self.pipeline.step(*([x] if self.first else []), target=y, losses=losses)
-        return self.unscaled(torch.stack(losses).mean()) if self.last else None
-
-    def unscaled(self, loss):
-        return loss.detach() / self.precision.scaler.get_scale()
+        self.pipeline.step(*([x] if self.first else []), target=y)
 
     def send_activations(self, out):
         if self.told is None:

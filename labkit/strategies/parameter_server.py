@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 import torch
 import torch.distributed as dist
 
-from labkit.strategy import Precision, broadcast_from_rank0, forward_backward, make_optimizer, rank0_buffers
+from labkit.strategy import Precision, broadcast_from_rank0, forward_backward, make_optimizer, rank0_buffers, set_learning_rate
 
 
 class ParameterServer:
@@ -38,7 +38,7 @@ class ParameterServer:
             self.applied = self.served = 0
             self.staleness = Counter()  # updates between reading and applying -> how many gradients
             self.listeners, self.listening, self.held = ThreadPoolExecutor(spec.world_size), {}, {}
-            self.optimizer = make_optimizer(model, spec, place.total_steps, lambda _: self.applied // spec.world_size)
+            self.optimizer = make_optimizer(model, spec)
 
     def step(self, x, y):
         return self.serve() if self.shard is None else self.work(x, y)
@@ -97,6 +97,7 @@ class ParameterServer:
         """One optimizer step on the mean of these workers' gradients (fp16: of those that did not overflow)."""
         messages = [self.held.pop(worker) for worker in workers]
         self.staleness.update(self.version - self.read[worker] for worker in workers)
+        set_learning_rate(self.optimizer, self.spec, self.place.total_steps, self.applied // len(self.workers))
         self.applied += len(workers)
         if sound := [message for message in messages if message[0]]:
             header = 1 + len(self.sizes)

@@ -7,7 +7,7 @@ class Single:
     def __init__(self, model, spec, place):
         self.shard = (0, 1)
         self.model = model
-        self.optimizer = make_optimizer(model, spec, place.total_steps)
+        self.optimizer = make_optimizer(model, spec)
         self.precision = Precision(spec, place)
 
     def step(self, x, y):
