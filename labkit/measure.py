@@ -35,6 +35,8 @@ class Memory:
     def __init__(self, device: torch.device):
         self.device, self.peak = device, 0.0
         self.before = peak_resident_bytes()
+        if device.type == "cuda":
+            torch.cuda.init()
         self.forget_evaluation()
 
     def peak_mb(self) -> float:

@@ -164,10 +164,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, spec: Spec, total_steps:
         group["lr"] = spec.lr * learning_rate_factor(spec, total_steps, step)
 
 
+def broadcast(tensor: Tensor, source: int) -> None:
+    """The tensor of rank `source` on every rank, whichever device each keeps it on: gloo's messages go through host memory."""
+    message = tensor.cpu() if dist.get_backend() == "gloo" else tensor
+    dist.broadcast(message, src=source)
+    if message is not tensor:
+        tensor.copy_(message)
+
+
 def broadcast_from_rank0(tensors) -> None:
     """Every rank's tensors become rank 0's. Ranks start from different random weights, so forgetting it shows."""
     for tensor in tensors:
-        dist.broadcast(tensor.detach(), src=0)
+        broadcast(tensor.detach(), 0)
 
 
 def rank0_buffers(model: nn.Module) -> dict[str, Tensor]:

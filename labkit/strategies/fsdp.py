@@ -6,6 +6,7 @@ again for backward; sharding=grad keeps them, which saves one gather and costs t
 """
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -17,11 +18,11 @@ class FSDP:
         self.shard = (place.rank, place.processes)
         self.model = model.to(memory_format=torch.contiguous_format)  # all that fully_shard takes; images may still be NHWC
         broadcast_from_rank0([*model.parameters(), *model.buffers()])  # fully_shard does not; DDP does
-        free_after_forward = spec.sharding == "full"
+        how = {"mesh": init_device_mesh(place.device.type, (place.processes,)), "reshard_after_forward": spec.sharding == "full"}
         for block in model:
             if any(p.requires_grad for p in block.parameters()):
-                fully_shard(block, reshard_after_forward=free_after_forward)
-        fully_shard(model, reshard_after_forward=free_after_forward)
+                fully_shard(block, **how)
+        fully_shard(model, **how)
         self.optimizer = make_optimizer(model, spec)
         self.precision = Precision(spec, place, sharded=True)
 

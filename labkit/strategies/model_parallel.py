@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.nn.functional import cross_entropy
 
-from labkit.strategy import Precision, broadcast_from_rank0, make_optimizer, receive_into, send
+from labkit.strategy import Precision, broadcast, broadcast_from_rank0, make_optimizer, receive_into, send
 
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 
@@ -87,7 +87,7 @@ class ModelParallel:
         mine, full = self.stage.state_dict(), {}
         for name, (owner, shape) in self.owners.items():
             full[name] = mine[name].detach() if owner == self.place.rank else torch.empty_like(shape, device=self.place.device)
-            dist.broadcast(full[name], src=owner)
+            broadcast(full[name], owner)
         return full
 
 
