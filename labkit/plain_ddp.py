@@ -49,13 +49,13 @@ def train(rank, args, store):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD_SIZE)
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     info = DATASETS["fashion_mnist"]
     as_tensor = [transforms.ToTensor(), transforms.Normalize(info.mean, info.std)]
     augment = [transforms.RandomCrop(28, padding=info.crop_padding), transforms.RandomHorizontalFlip()]
     train_set = FashionMNIST("train", args.images, transforms.Compose(augment + as_tensor))
     test_set = FashionMNIST("test", args.test_images, transforms.Compose(as_tensor))
-    sampler = DistributedSampler(train_set, drop_last=True)
+    sampler = DistributedSampler(train_set, seed=args.seed, drop_last=True)
     loader = DataLoader(train_set, args.batch, sampler=sampler, num_workers=args.workers, drop_last=True)
     model = DDP(build_model("resnet18", args.width, 1, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-4)
@@ -99,6 +99,7 @@ def main():
         ("epochs", 2),
         ("workers", 0),
         ("warmup_steps", 2),
+        ("seed", 0),
     ]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lr", type=float, default=0.1)
