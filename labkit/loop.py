@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from labkit.data import Data
 from labkit.measure import Memory, Progress, synchronise
 from labkit.models import build_model
 from labkit.spec import Spec
-from labkit.strategy import Place, Precision, strategy_class
+from labkit.strategy import Place, Precision, Strategy, strategy_class
 
 
 class NotAResult(RuntimeError):
@@ -32,15 +33,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
     """
     progress.at("setup")
     memory = Memory(device)
-    data = Data(spec, data_folder, device)
-    place = Place(rank, spec.processes, device, data.steps_per_epoch, spec.epochs)
-    layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-    torch.manual_seed(spec.seed + rank)  # other weights on every rank: a strategy must make them equal, and a fault shows
-    model = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm)
-    strategy = strategy_class(spec.strategy)(model.to(device).to(memory_format=layout), spec, place)
-    with torch.device("meta"):
-        skeleton = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm).eval()
-    del model  # a strategy that keeps a part of the model must be able to free the rest
+    strategy, data, place, skeleton = build(spec, rank, device, data_folder)
     clock, epochs, state = Clock(spec, device, place.total_steps), [], {}
     for epoch in range(spec.epochs):
         losses, images = train_epoch(strategy, data, epoch, clock, progress)
@@ -65,6 +58,30 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
         **clock.figures(),
         "strategy": strategy.measured() if hasattr(strategy, "measured") else {},
     }
+
+
+def build(
+    spec: Spec, rank: int, device: torch.device, data_folder: Path, wrap: Callable[..., Strategy] | None = None
+) -> tuple[Strategy, Data, Place, nn.Module]:
+    """What a rank needs before its first step: its strategy around its own copy of the model, its data, its place among
+    the ranks, and the plain model without weights, which evaluation runs on the strategy's `state()`.
+
+    `wrap(model, spec, place)` makes the strategy; the Spec's own if not given (a probe puts its hooks on the model first).
+    """
+    wrap = wrap or strategy_class(spec.strategy)
+    data = Data(spec, data_folder, device)
+    place = Place(rank, spec.processes, device, data.steps_per_epoch, spec.epochs)
+    torch.manual_seed(spec.seed + rank)  # other weights on every rank: a strategy must make them equal, and a fault shows
+    strategy = wrap(model_of(spec, data).to(device), spec, place)
+    with torch.device("meta"):
+        skeleton = model_of(spec, data).eval()
+    return strategy, data, place, skeleton
+
+
+def model_of(spec: Spec, data: Data) -> nn.Sequential:
+    layout = torch.channels_last if spec.channels_last else torch.contiguous_format
+    model = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm)
+    return model.to(memory_format=layout)
 
 
 class Clock:
