@@ -1,26 +1,51 @@
 """labkit: every row of a report on distributed training, as something to run, watch, understand and trust.
 
-    import labkit
-    labkit.run(1)                        # the rows of group 1, at the quick profile
-    labkit.run("ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse", profile="classroom", repeats=3)
-    labkit.table("quick")                # what has been run
+    import labkit as lab
+    lab.run(1)                           # the rows of group 1, at the quick profile
+    lab.run("ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse", profile="classroom", repeats=3)
+    lab.table("quick")                   # what has been run
 
-Importing it loads neither torch nor pandas; what needs them loads them.
+The notebooks use the rest: `Lesson` for a group, `diff`, `code` and `drawing` to explain, `split`, `holds` and `timeline` to look
+closer, `say` for what only the outcome can tell. Importing labkit loads neither torch nor pandas; what needs them does.
 """
 
 from labkit.params import group, groups, profile, profile_names, published
 from labkit.spec import Spec, SpecError
 
-__all__ = ["Spec", "SpecError", "group", "groups", "profile", "profile_names", "published", "run", "table"]
+LAZY = {  # name -> the module that is imported when somebody asks for it; no name is a module's, which would hide it
+    "Lesson": "lesson",
+    "Grid": "show",
+    "Picture": "show",
+    "Text": "show",
+    "accuracy": "shown",
+    "check_machine": "shown",
+    "checks": "checks",
+    "code": "sources",
+    "comparison": "widgets",
+    "diff": "sources",
+    "drawing": "shown",
+    "explorer": "widgets",
+    "factors": "shown",
+    "glossary": "terms",
+    "holds": "shown",
+    "messages": "shown",
+    "over": "show",
+    "rows_table": "widgets",
+    "run": "runs",
+    "say": "show",
+    "split": "shown",
+    "staleness": "shown",
+    "table": "results",
+    "tell": "show",
+    "timeline": "shown",
+}
+__all__ = ["Spec", "SpecError", "group", "groups", "profile", "profile_names", "published", *LAZY]
 
 
 def __getattr__(name: str):
-    if name == "run":
-        from labkit.runs import run
+    if name not in LAZY:
+        raise AttributeError(f"module 'labkit' has no attribute '{name}'; it has {', '.join(__all__)}")
+    from importlib import import_module
 
-        return run
-    if name == "table":
-        from labkit.results import table
-
-        return table
-    raise AttributeError(f"module 'labkit' has no attribute '{name}'; it has {', '.join(__all__)}")
+    module = import_module(f"labkit.{LAZY[name]}")
+    return module if name == "checks" else getattr(module, name)

@@ -108,4 +108,7 @@ def main():
 
 
 if __name__ == "__main__":
+    from labkit.worker import end_with_parent  # not of the tutorials: a benchmark that is ended must leave nothing running
+
+    end_with_parent()
     main()

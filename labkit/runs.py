@@ -100,26 +100,22 @@ def run(
     profile: str = "quick",
     *,
     repeats: int = 1,
-    fresh: bool = False,
+    fresh: bool | float = False,
     overrides: dict[str, Any] | None = None,
     on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None = None,
 ) -> Any:
     """Train rows and return a pandas DataFrame with one line per row (see `results.summary`).
 
-    The same spec on the same machine, code and versions is not trained again unless `fresh`. Repeats are interleaved:
-    every row once, then every row again, so that a slow minute of the machine hits all alike. `on_progress(row, repeat,
-    events)` is called a few times a second with the latest event of each rank. A failed run is a line with its status
+    The same spec on the same machine, code and versions is not trained again unless `fresh`: True for always, or a time
+    (Unix seconds) before which a result is too old. Repeats are interleaved: every row once, then every row again, so
+    that a slow minute of the machine hits all alike. `on_progress(row, repeat, events)` is called a few times a second with the latest event of each rank. A failed run is a line with its status
     and reason; a bad value raises SpecError before any process starts; an interrupt ends all processes and passes on.
     """
     from labkit.results import summary
 
     if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
         raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
-    from labkit.launch import warm
-
-    specs = wanted(rows, profile, overrides)
-    if (overrides or {}).get("backend") != "nccl":  # which may have to be refused, and then nothing may have started
-        warm()
+    specs = get_ready(rows, profile, repeats, fresh, overrides)
     planned, label = fit_all(specs, overrides or {}), label_of(profile, overrides or {})
     outcomes: dict[str, list[dict[str, Any]]] = {row.name: [] for row in planned}
     for repeat in range(1, repeats + 1):
@@ -133,7 +129,23 @@ def run(
     return summary(planned, outcomes, label)
 
 
-def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_progress=None) -> dict[str, Any]:
+def get_ready(rows: Any, profile: str, repeats: int, fresh: bool | float, overrides: dict[str, Any] | None) -> list[Spec]:
+    """What is asked for, checked; and the fork server on its way, importing torch while this process looks at the machine.
+
+    It is not started where every row seems to have its result already (here, or under the name of its gloo twin), nor for
+    backend=nccl, which may have to be refused, and then nothing may have started.
+    """
+    from labkit.launch import warm
+
+    specs, folder = wanted(rows, profile, overrides), runs_folder() / label_of(profile, overrides or {})
+    names = [{spec.name, spec.but(backend="gloo").name if spec.backend == "nccl" else spec.name} for spec in specs]
+    kept = all(any((folder / name / str(repeats) / "result.json").exists() for name in either) for either in names)
+    if (fresh is not False or not kept) and (overrides or {}).get("backend") != "nccl":
+        warm()
+    return specs
+
+
+def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> dict[str, Any]:
     """One run of a fitted Spec, or its kept result. Returns the content of result.json (or of attempt.json if it failed)."""
     from labkit.datasets import prepare
     from labkit.launch import warm
@@ -142,7 +154,8 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool = False, on_pr
     folder = runs_folder() / label / spec.name / str(repeat)
     about = conditions(spec)
     kept = read_json(folder / "result.json")
-    if not fresh and kept and all(kept.get(key) == about[key] for key in about):
+    too_old = fresh is True or (kept and kept["started_at"] < fresh)
+    if kept and not too_old and all(kept.get(key) == about[key] for key in about):
         return kept
     with claimed(folder):
         data_folder = prepare(spec.dataset)

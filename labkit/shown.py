@@ -1,0 +1,92 @@
+"""What the notebooks show besides tables: drawings, and figures of results and of probes, each with a sentence for who cannot see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labkit.ran import Ran
+from labkit.show import Grid, Picture, Text
+
+
+def drawing(name: str) -> Picture:
+    """A drawing of how something works (`labkit.drawings` has them all). Raises SpecError for an unknown name."""
+    from labkit import drawings
+
+    return Picture(drawings.drawing(name), drawings.alt(name))
+
+
+def check_machine() -> Grid:
+    """What of this machine could spoil a run, and what to do about it: `labkit doctor` as a table."""
+    from labkit.doctor import examine
+
+    return Grid(
+        [vars(finding) for finding in examine()], {"level": "", "what": "looked at", "text": "found", "remedy": "what to do"}
+    )
+
+
+def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
+    """Test accuracy over epochs and over time, of all rows that ran; of several runs, those of one name are told apart by what was set."""
+    from labkit.group_plots import accuracy_figure
+
+    results = dict(ran.results)
+    for other in more:
+        for name, found in other.results.items():
+            changed = found[0]["label"].partition("+")[2]
+            results[f"{name} ({changed})" if name in results else name] = found
+    return picture(accuracy_figure, results, "Test accuracy over epochs and over time")
+
+
+def factors(ran: Ran, *names: str) -> Picture | Text:
+    """Images/s of one row after the other, each as a factor to the one before."""
+    from labkit.group_plots import factor_ladder
+
+    here = {name: ran.results[ran.name_here(name)] for name in names if ran.name_here(name) in ran.results}
+    return picture(factor_ladder, here, "What each change brings, one after the other")
+
+
+def staleness(ran: Ran) -> Picture | Text:
+    """How many gradients were applied how many updates late, for every row with a server."""
+    from labkit.group_plots import staleness_figure
+
+    late = {name: found[0]["strategy"]["staleness"] for name, found in ran.results.items() if "staleness" in found[0]["strategy"]}
+    return picture(
+        staleness_figure,
+        {name: {int(k): n for k, n in one.items()} for name, one in late.items()},
+        "Staleness of the applied gradients",
+    )
+
+
+def timeline(trace: Any, step: int = 0) -> Picture | Text:
+    """What every rank did when, in one recorded step."""
+    from labkit.trace_plots import timeline as figure
+
+    return Picture(figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
+
+
+def split(traces: dict[str, Any]) -> Picture | Text:
+    """Where the time of a step goes, for several traces side by side. Rows that cannot run here are left out."""
+    from labkit.trace_plots import split_figure
+
+    return picture(split_figure, {name: trace for name, trace in traces.items() if trace}, "Where the time of a step goes")
+
+
+def holds(traces: dict[str, Any]) -> Picture | Text:
+    """What each rank keeps in memory: parameters, gradients, optimizer state, activations."""
+    from labkit.trace_plots import holds_figure
+
+    return picture(holds_figure, {name: trace for name, trace in traces.items() if trace}, "What each rank holds")
+
+
+def messages(ranks: int = 2, **more: Any) -> Picture:
+    """Time of an all-reduce over its size, measured here now or kept (`labkit.wire`)."""
+    from labkit.wire import wire
+    from labkit.wire import wire_figure as figure
+
+    return Picture(figure(wire(ranks, **more)), "Time of an all-reduce, and of a memory copy, over the size of the message")
+
+
+def picture(draw: Any, what: Any, alt: str) -> Picture | Text:
+    return Picture(draw(what), f"{alt}: {', '.join(what)}") if what else NOT_HERE
+
+
+NOT_HERE = Text("*Nothing to show: no row that this needs ran on this machine.*")

@@ -1,0 +1,55 @@
+"""The code as the lesson: the real strategy files, and what differs between two of them."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import importlib
+import inspect
+from pathlib import Path
+
+from labkit.show import Html, Text
+from labkit.spec import STRATEGIES, SpecError, nearest
+
+COLOURS = {"+": ("#e6f4ea", "#137333"), "-": ("#fce8e6", "#a50e0e"), " ": ("transparent", "inherit")}
+
+
+def diff(one: str, other: str) -> Html:
+    """What changes from one strategy file to another, line by line: - only in `one`, + only in `other`.
+
+    Raises SpecError for a name that is no strategy.
+    """
+    before, after = (strategy_file(name).read_text(encoding="utf-8").splitlines() for name in (one, other))
+    lines = [line for line in difflib.ndiff(before, after) if not line.startswith("?")]
+    added, removed = (sum(line.startswith(sign) for line in lines) for sign in "+-")
+    title = f"from strategies/{one}.py to strategies/{other}.py: {removed} lines go, {added} come"
+    shown = "".join(
+        f'<span style="display:block;background:{COLOURS[line[0]][0]};color:{COLOURS[line[0]][1]}">{html.escape(line) or " "}</span>'
+        for line in lines
+    )
+    box = 'style="font-size:13px;line-height:1.35;overflow-x:auto;border-left:3px solid #bbb;padding:6px 10px;margin:0"'
+    return Html(f"<p><b>{html.escape(title)}</b></p><pre {box}>{shown}</pre>", "\n".join([title, *lines]))
+
+
+def code(name: str) -> Text:
+    """The source of a strategy ("ddp"), or of anything in labkit ("strategy.ring_all_reduce", "data.Draws")."""
+    if name in STRATEGIES:
+        return fenced(f"labkit/strategies/{name}.py", strategy_file(name).read_text(encoding="utf-8"))
+    module, _, inner = name.partition(".")
+    try:
+        found = importlib.import_module(f"labkit.{module}")
+        for part in inner.split(".") if inner else []:
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        raise SpecError(f"code '{name}': labkit has nothing of that name{nearest(name, STRATEGIES)}") from None
+    return fenced(f"labkit/{module}.py", inspect.getsource(found))
+
+
+def fenced(title: str, source: str) -> Text:
+    return Text(f"`{title}`\n\n```python\n{source.strip()}\n```")
+
+
+def strategy_file(name: str) -> Path:
+    if name not in STRATEGIES:
+        raise SpecError(f"strategy '{name}': there is no file of that name{nearest(name, STRATEGIES)}")
+    return Path(__file__).parent / "strategies" / f"{name}.py"
