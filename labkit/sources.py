@@ -6,6 +6,7 @@ import difflib
 import html
 import importlib
 import inspect
+import textwrap
 from pathlib import Path
 
 from labkit.show import Html, Text
@@ -32,17 +33,18 @@ def diff(one: str, other: str) -> Html:
 
 
 def code(name: str) -> Text:
-    """The source of a strategy ("ddp"), or of anything in labkit ("strategy.ring_all_reduce", "data.Draws")."""
+    """The source of a strategy ("ddp"), of a part of one ("collective.Collective.flat"), or of anything in labkit ("data.Draws")."""
     if name in STRATEGIES:
         return fenced(f"labkit/strategies/{name}.py", strategy_file(name).read_text(encoding="utf-8"))
     module, _, inner = name.partition(".")
+    module = f"strategies.{module}" if module in STRATEGIES else module
     try:
         found = importlib.import_module(f"labkit.{module}")
         for part in inner.split(".") if inner else []:
             found = getattr(found, part)
     except (ImportError, AttributeError):
         raise SpecError(f"code '{name}': labkit has nothing of that name{nearest(name, STRATEGIES)}") from None
-    return fenced(f"labkit/{module}.py", inspect.getsource(found))
+    return fenced(f"labkit/{module.replace('.', '/')}.py", textwrap.dedent(inspect.getsource(found)))
 
 
 def fenced(title: str, source: str) -> Text:
