@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 TAG = "LABKIT_DRILL"  # in the environment of every process of a drill, so that orphans are found too
 SMALL = Spec(
     strategy="ddp", world_size=2, batch_per_rank=64, backend="gloo", device="cpu", threads_per_rank=1,
-    dataset="digits", width=4, train_samples=512, test_samples=100, timeout_s=6.0,
+    dataset="digits", width=8, train_samples=512, test_samples=100, timeout_s=6.0,
 )  # fmt: skip
 AT_STEP = 2  # where a fault fires: the third of four steps
 

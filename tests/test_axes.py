@@ -13,7 +13,7 @@ from labkit.models import build_model
 from labkit.spec import STRATEGIES
 from tests.workers import in_workers
 
-SCALE = {"dataset": "digits", "image_size": 8, "width": 2, "epochs": 2, "train_samples": 16, "test_samples": 20}
+SCALE = {"dataset": "digits", "image_size": 8, "width": 8, "epochs": 2, "train_samples": 16, "test_samples": 20}
 TRAINABLE = 62  # parameter tensors of a ResNet-18: 20 convolutions, 20 norms of two each, a linear layer of two
 BLOCKS = 10  # stem, 8 blocks, head
 
@@ -38,7 +38,7 @@ AXES = {
     "as it is": {"_look_closely": True},
     "amp": {"amp": True},
     "amp fp16": {"amp": True, "amp_dtype": "fp16"},
-    "width": {"width": 4, "epochs": 1},
+    "width": {"width": 12, "epochs": 1},
     "seed": {"seed": 1},
     "lr": {"lr": 0.05},
     "cache true": {"cache": "true"},
@@ -58,7 +58,7 @@ OF_ONE_KIND = {
     "norm group": row("single", 1, norm="group"),
 }
 LATE = {"train_samples": 80, "epochs": 1, "_slow_ranks": [1]}  # worker 1 sleeps in its second of ten steps
-LONG = {"train_samples": 192, "epochs": 6, "width": 4, "batch_per_rank": 16, "cache": "true", "augment": False, "lr": 0.05}
+LONG = {"train_samples": 192, "epochs": 6, "width": 8, "batch_per_rank": 16, "cache": "true", "augment": False, "lr": 0.05}
 CONSISTENCIES = {
     "sync": {"consistency": "sync"},
     "ssp 1": {"consistency": "ssp", "staleness_bound": 1},
@@ -132,7 +132,7 @@ def test_batch_is_what_one_rank_takes_in(seen, kind):
 
 
 @every_kind
-@pytest.mark.parametrize(("axis", "width"), {"as it is": 2, "width": 4}.items())
+@pytest.mark.parametrize(("axis", "width"), {"as it is": 8, "width": 12}.items())
 def test_width_sets_the_size_of_the_model(seen, kind, axis, width):
     wanted = sum(p.numel() for p in build_model("resnet18", width, 1, 10).parameters())
     assert {outcome["parameters"] for outcome in seen(kind, axis)} == {wanted}, f"{kind}: width={width} means {wanted} parameters"

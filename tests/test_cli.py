@@ -25,7 +25,7 @@ SINGLE = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
 DDP_NCCL = "ddp_nccl_resnet18_bs128x2_cacheFalse_ampFalse"
 DDP_GLOO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 PS_GPU = "ps_gpu_mode_resnet18_bs128_workers2"
-TINY = ["epochs=1", "width=4", "train_samples=512", "test_samples=100", "warmup_steps=0", "device=cpu"]
+TINY = ["epochs=1", "width=8", "train_samples=512", "test_samples=100", "warmup_steps=0", "device=cpu"]
 SETS = [word for setting in TINY for word in ("--set", setting)]
 PROMISED = {"name", "status", "reason", "images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s", "world_size",
             "backend", "device", "dataset", "run_dir", "repeats", "stands_for"}  # fmt: skip
@@ -304,7 +304,7 @@ def test_interrupt_ends_all_processes_with_code_130(runs: Path) -> None:
     words = [*LABKIT, "run", DDP_GLOO, *SETS, "--set", "epochs=100000"]
     job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        folder = runs / f"quick+device=cpu+epochs=100000+test_samples=100+train_samples=512+warmup_steps=0+width=4/{DDP_GLOO}/1"
+        folder = runs / f"quick+device=cpu+epochs=100000+test_samples=100+train_samples=512+warmup_steps=0/{DDP_GLOO}/1"
         until(lambda: all('"step"' in text for text in events(folder)) and len(events(folder)) == 2, 60)
         descendants = psutil.Process(job.pid).children(recursive=True)
         assert len(descendants) >= 3, "the fork server and two ranks"

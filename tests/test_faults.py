@@ -183,7 +183,7 @@ def for_equality(strategy):
 
 
 def for_run(strategy):
-    scale = {"dataset": "digits", "image_size": 8, "width": 2, "train_samples": 24, "test_samples": 20, "cache": "true"}
+    scale = {"dataset": "digits", "image_size": 8, "width": 8, "train_samples": 24, "test_samples": 20, "cache": "true"}
     world_size = 1 if strategy == "single" else 2
     return {"strategy": strategy, "world_size": world_size, "batch_per_rank": 4, **scale, **SETTINGS.get(strategy, {})}
 

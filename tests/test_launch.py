@@ -48,7 +48,7 @@ def test_a_rank_that_nccl_ended_for_waiting_is_a_victim(tmp_path, log, status, r
 
 def test_a_try_that_failed_after_a_result_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
-    small = {"epochs": 1, "width": 4, "train_samples": 512, "test_samples": 64}
+    small = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 64}
     row = "single_gpu_resnet18_bs128_cacheTrue_ampFalse"
     kept = runs.run(row, overrides=small)
     again = runs.run(row, overrides={**small}, fresh=True)

@@ -41,7 +41,7 @@ def drawn(monkeypatch):
 def test_made_up_results_have_the_form_of_real_ones(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    overrides = {"epochs": 1, "width": 4, "train_samples": 512, "test_samples": 100, "device": "cpu"}
+    overrides = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 100, "device": "cpu"}
     name = SINGLE.format(128)
     assert list(runs.run(name, overrides=overrides).status) == ["ok"]
     label = folders.label_of("quick", overrides)
@@ -184,7 +184,7 @@ def test_notes_name_what_should_not_be_mixed(tmp_path):
     put(SINGLE.format(256))
     assert "**Note.**" not in written(tmp_path)
     put(SINGLE.format(512), code="0ther", commit="def456+", load_1min=7.5, machine=GPUS.to_dict())
-    put(DDP, 0.0, spec=next(row for row in runs.plan(DDP) if row.spec).spec.but(width=4, seed=1).to_dict())
+    put(DDP, 0.0, spec=next(row for row in runs.plan(DDP) if row.spec).spec.but(width=16, seed=1).to_dict())
     notes = "\n".join(line for line in written(tmp_path).splitlines() if "**Note.**" in line)
     for what in ("engine versions", "machines", "commits"):
         assert f"2 different {what}; not from the most frequent one: `{SINGLE.format(512)}`." in notes

@@ -9,7 +9,7 @@ import sys
 import labkit
 
 ROW = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
-SMALL = {"epochs": 1, "width": 4, "train_samples": 512, "test_samples": 100, "threads_per_rank": 1}
+SMALL = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 100, "threads_per_rank": 1}
 
 
 def free_port() -> int:
