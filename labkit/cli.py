@@ -1,25 +1,23 @@
-"""The command line: reads words, prints words. What it prints comes from `runs`, `results`, `report`, `doctor`, `bench`.
+"""The command line: reads words, prints words. What it says comes from `runs`, `results`, `batch`, `report`, `doctor`,
+`bench`, and is set by `terminal`.
 
 Heavy imports (torch, pandas) stand inside the commands, so that `labkit --help` answers at once.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from enum import Enum
 from typing import Annotated, Any
 
 import typer
 
-from labkit.spec import Spec, SpecError, read_text_value
+from labkit.spec import SpecError, read_text_value
+from labkit.terminal import WORDS, notebook_bar, print_json, records, say, show, show_figures
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
-HEADINGS = {"name": "experiment", "batch_size": "batch size", "best_acc_pct": "best\naccuracy %", "images_per_s": "images/s"}
-HEADINGS |= {"max_mem_mb": "peak memory\nMiB ({peak})", "startup_s": "start-up\ns", "total_time_s": "total\ntime s"}
-PEAK = {"cpu": "growth of\nresident set", "cuda": "allocator's\npeak"}
-WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet"}
-
+Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # which typer reads from the command line
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True)
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of rows, numbers of groups, or all.")]
 Profile = Annotated[str, typer.Option("--profile", "-p", metavar="P", help="How big: quick, classroom or reference.")]
@@ -27,6 +25,9 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", he
 Repeats = Annotated[int, typer.Option(metavar="N", help="Train each row N times, and show medians.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what already has a result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout, and nothing else.")]
+Only = Annotated[str, typer.Option(metavar="N,N", help="Only the notebooks of these numbers.")]
+Lang = Annotated[Language, typer.Option(help="Languages of the report.")]
+Deadline = Annotated[float | None, typer.Option(metavar="S", help="End a notebook after S seconds.")]
 Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="How often each side is run, in turns.")]
 
 
@@ -111,26 +112,51 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
 
 
 @app.command()
-def report(profile: Profile = "quick", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False) -> None:
-    """Train every row that this machine can run, and write the report.
+def report(
+    profile: Profile = "quick", only: Only = "", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False,
+    lang: Lang = Language.both, deadline: Deadline = None,
+) -> None:  # fmt: skip
+    """Execute all notebooks, which train every row that this machine can run, and write the report. What is still valid is kept.
 
     \b
     labkit report
     labkit report --profile classroom --repeats 3
+    labkit report --only 4,10 --fresh --lang zh
     """
-    began = time.time()
-    from labkit import folders, results
+    from labkit import batch, params, results
+    from labkit.notebook_files import discover
+
+    began, overrides, numbers = time.time(), read_sets(sets), read_numbers(only)
+    with notebook_bar([notebook.name for notebook in discover(numbers)]) as on_progress:
+        statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
     from labkit.report import write_report
 
-    lines = train(["all"], profile, read_sets(sets), repeats, fresh)
-    print(write_report(profile, read_sets(sets)))
-    kept = results.read_results(folders.label_of(profile, read_sets(sets)), [line["name"] for line in lines])
-    new = [result for row in kept.values() for result in row if result["status"] == "ok" and result["started_at"] >= began]
-    wall_s = time.time() - began
+    languages = ("en", "zh") if lang is Language.both else (lang.value,)
+    print(*write_report(profile, overrides, languages=languages), sep="\n")
+    new, wall_s = batch.results_since(began), time.time() - began
     trained, tested = (f"{100 * sum(result[key] for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
+    rows = "all" if numbers is None else [group.number for group in params.groups() if group.number in numbers]
+    lines = records(results.table(profile, rows, overrides)) if rows else []
     show_figures([line for line in lines if line["status"] not in ("ok", "needs")], [])
-    finish(lines)
+    failed = [status for status in statuses if status.status != "ok"]
+    for status in failed:
+        print(f"notebook {status.notebook}: {status.status}: {status.reason}")
+    finish(lines, FAILED if failed else 0)
+
+
+@app.command()
+def check(profile: Profile = "quick", sets: Sets = None) -> None:
+    """Make the report's tables and texts again from the result folders, and compare. Exit code 1 if the files say anything else.
+
+    \b
+    labkit check --profile classroom
+    """
+    from labkit.report_check import check_report, report_files
+
+    differences = check_report(profile, read_sets(sets))
+    print(*(differences or [f"{', '.join(file.name for file in report_files())}: as the result folders say"]), sep="\n")
+    raise typer.Exit(FAILED if differences else 0)
 
 
 @app.command()
@@ -179,57 +205,17 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
         return records(runs.run(names, profile, repeats=repeats, fresh=fresh, overrides=overrides, on_progress=on_progress))
 
 
-def records(frame: Any) -> list[dict[str, Any]]:
-    """A summary's lines as plain data: None where there is nothing, never NaN."""
-    lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    for line in lines:
-        spec = Spec.parse(line["name"])
-        line |= {"model": spec.model, "batch_size": spec.batch_size, "reason": line["reason"] or None}
-        line["world_size"] = line["world_size"] and int(line["world_size"])  # pandas makes it a float beside a None
-        line["backend"] = None if line["backend"] == "auto" else line["backend"]  # one process: nothing is sent
-        line["images_per_s"] = line["images_per_s"] or None  # 0: all steps were warm-up, none was timed
-        line["run_dir"] = None if line["status"] == "not run" else line["run_dir"]
-    return lines
-
-
 def read_sets(texts: list[str] | None) -> dict[str, Any]:
     return {key: read_text_value(key, value) for key, _, value in (text.partition("=") for text in texts or [])}
 
 
-def print_json(lines: Any) -> None:
-    for line in lines:
-        print(json.dumps(line, ensure_ascii=False, allow_nan=False))
-
-
-def show(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
-    """A table of these keys. Where there is no terminal, no cell is broken."""
-    from rich import box, console, table
-
-    out, grid = console.Console(markup=False, highlight=False), table.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    out.width = out.width if out.is_terminal else 250
-    for key, heading in headings.items():
-        side: Any = "left" if any(isinstance(line[key], str) for line in lines) else "right"
-        heading = heading if out.is_terminal else heading.replace("\n", " ")
-        grid.add_column(heading, justify=side, overflow="fold", no_wrap=not out.is_terminal)
-    for line in lines:
-        cells = [line[key] for key in headings]
-        grid.add_row(*("–" if cell is None else f"{cell:,.1f}" if isinstance(cell, float) else str(cell) for cell in cells))
-    out.print(grid)
-
-
-def show_figures(lines: list[dict[str, Any]], keys: list[str]) -> None:
-    """What was measured as a table, and below it in words what was not, and why."""
-    peak = "; ".join(sorted({PEAK[line["device"]] for line in lines if line["device"]}))
-    if keys and (measured := [line for line in lines if line["best_acc_pct"] is not None]):
-        show(measured, {key: HEADINGS.get(key, key).format(peak=peak) for key in keys})
-    for line in lines:
-        if line["status"] != "ok":
-            status = [] if line["status"] == "needs" else [WORDS.get(line["status"], line["status"])]
-            print(": ".join([line["name"], *status, *([line["reason"]] if line["reason"] else [])]))
-
-
-def say(text: object) -> None:
-    print("labkit:", *str(text).split(), file=sys.stderr)
+def read_numbers(text: str) -> list[int] | None:
+    """`4,10` as numbers; nothing: None."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if not word.isdecimal():
+            raise SpecError(f"--only {text}: '{word}' must be the number of a notebook, as in --only 4,10")
+    return [int(word) for word in words] or None
 
 
 def finish(lines: list[dict[str, Any]], code: int = 0) -> None:

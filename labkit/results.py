@@ -32,7 +32,8 @@ def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, li
     result. An attempt that says it is running, while its process is gone, was interrupted. A result that a later attempt
     could not replace has that attempt's status and reason as `later_attempt`."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for folder in sorted((runs_folder() / label).glob("*/[0-9]*"), key=lambda path: (path.parent.name, int(path.name))):
+    folders = [path for path in (runs_folder() / label).glob("*/[0-9]*") if path.name.isdecimal()]
+    for folder in sorted(folders, key=lambda path: (path.parent.name, int(path.name))):
         if names is not None and folder.parent.name not in names:
             continue
         result, attempt = read_json(folder / "result.json"), read_json(folder / "attempt.json")

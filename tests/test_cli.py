@@ -330,24 +330,7 @@ def until(happened: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-# -- report, bench ------------------------------------------------------------------------------------------------------
-
-
-def test_report_runs_all_and_says_where_it_is(labkit: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two rows for all, and nothing written over the repository's report.md."""
-    from labkit import params, report
-
-    asked = []
-    monkeypatch.setattr(params, "all_names", lambda: [SINGLE, PS_GPU])
-    monkeypatch.setattr(
-        report, "write_report", lambda profile, overrides: asked.append((profile, overrides)) or Path("/some/report.md")
-    )
-    said = labkit("report", *SETS, "--set", "seed=3")
-    assert said.code == 0, "what needs other hardware does not count"
-    path, times = said.out.splitlines()
-    assert path == "/some/report.md" and "wall time" in times and "for 1 new runs" in times and "training" in times
-    assert asked == [("quick", cli.read_sets([*TINY, "seed=3"]))]
-    assert "for 0 new runs" in labkit("report", *SETS, "--set", "seed=3").out
+# -- bench ------------------------------------------------------------------------------------------------------
 
 
 def test_bench_is_called_with_its_words(labkit: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,15 +408,6 @@ def test_data_sets_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "where", lambda name: "not here: install it" if name == "digits" else "found in /x")
     findings = list(doctor.data_sets())
     assert findings[0] == ("problem", "digits: not here", "install it") and {level for level, *_ in findings[1:]} == {"ok"}
-
-
-def test_fonts_are_judged_by_their_glyphs() -> None:
-    from matplotlib.font_manager import findfont
-
-    latin = findfont("DejaVu Sans")
-    assert doctor.has_glyphs(latin, {ord("A"), ord("é")})
-    assert not doctor.has_glyphs(latin, {ord("A"), ord("卡")})
-    assert not doctor.has_glyphs("/no/such/font.ttf", {ord("A")})
 
 
 @pytest.fixture

@@ -1,0 +1,120 @@
+"""One notebook through papermill, in a process of its own: what `labkit.batch` starts. Loads neither torch nor pandas.
+
+The job is JSON in the only argument. Into the file `events` goes a line when a cell starts, and a last one on how it ended;
+what is printed here, by papermill or by the kernel below Python, goes where the caller sends it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from labkit.notebook_files import import_jsonschema
+
+IOPUB_S = 60  # longest wait for a cell's outputs after it has ended
+
+
+def end_with_parent(parent: int) -> None:
+    """Die when the batch does, whatever kills it. The kernel looks for its own parent, us, once a second."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class AtomicFile:
+    """How papermill writes the executed notebook, after every cell: whole, so that it can be read whenever we are killed."""
+
+    def write(self, text: str, path: str) -> None:
+        draft = f"{path}.draft"
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(draft, path)
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+def this_python() -> Any:
+    """A manager for a kernel of the Python that runs here, whatever kernels are installed under the name python3."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    return AsyncKernelManager(
+        kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), transport_encryption="auto"
+    )
+
+
+def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
+    """Run the notebook to its end, and return its status and the reason."""
+    import_jsonschema()
+    from jupyter_core.utils import run_sync
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill import execute_notebook
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.iorw import papermill_io
+
+    manager, at, kernel = this_python(), "before its first cell", None
+
+    def on_cell_start(cell: Any, cell_index: int) -> None:
+        nonlocal at, kernel
+        at, kernel = f"in cell {cell_index + 1}", manager.provisioner.process
+        events.write(json.dumps({"cell": cell_index + 1}) + "\n")
+
+    papermill_io.register(job["output"], AtomicFile())
+    try:
+        execute_notebook(
+            job["notebook"],
+            job["output"],
+            parameters=job["parameters"],
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=job["cell_timeout_s"],
+            cwd=job["cwd"],
+            km=manager,
+            on_cell_start=on_cell_start,
+            coalesce_streams=True,
+            iopub_timeout=IOPUB_S,
+            store_widget_state=False,
+        )
+    except PapermillExecutionError as error:
+        status = "interrupted" if error.ename == "KeyboardInterrupt" else "failed"
+        return status, f"In [{error.exec_count}]: {error.ename}: {error.evalue}"
+    except CellTimeoutError as error:
+        late = f"its outputs did not come within {IOPUB_S} s" if "IOPub" in str(error) else f"more than {job['cell_timeout_s']} s"
+        return "timeout", f"{at}: {late}"
+    except DeadKernelError:
+        return "kernel died", f"{at}: {exit_of(kernel)}"
+    except RuntimeError as error:
+        if "Kernel died" not in str(error):
+            raise
+        return "kernel died", at
+    finally:
+        run_sync(manager.shutdown_kernel)(now=True)  # its processes end with it, and its temporary files go with the batch's
+    return "ok", ""
+
+
+def exit_of(kernel: Any) -> str:
+    """In words, how a kernel's process ended."""
+    code = kernel.returncode
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    return "it was gone" if code is None else f"it left with exit code {code}"
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    end_with_parent(job["parent"])
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches us as well: the batch decides, and ends us
+    with open(job["events"], "a", buffering=1) as events:
+        status, reason = execute(job, events)
+        events.write(json.dumps({"status": status, "reason": reason}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

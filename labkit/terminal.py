@@ -1,0 +1,95 @@
+"""What the command line prints: results as tables, on a terminal and elsewhere; progress on stderr. Loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from labkit.spec import Spec
+
+HEADINGS = {"name": "experiment", "batch_size": "batch size", "best_acc_pct": "best\naccuracy %", "images_per_s": "images/s"}
+HEADINGS |= {"max_mem_mb": "peak memory\nMiB ({peak})", "startup_s": "start-up\ns", "total_time_s": "total\ntime s"}
+PEAK = {"cpu": "growth of\nresident set", "cuda": "allocator's\npeak"}
+WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet"}
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """A summary's lines as plain data: None where there is nothing, never NaN."""
+    lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    for line in lines:
+        spec = Spec.parse(line["name"])
+        line |= {"model": spec.model, "batch_size": spec.batch_size, "reason": line["reason"] or None}
+        line["world_size"] = line["world_size"] and int(line["world_size"])  # pandas makes it a float beside a None
+        line["backend"] = None if line["backend"] == "auto" else line["backend"]  # one process: nothing is sent
+        line["images_per_s"] = line["images_per_s"] or None  # 0: all steps were warm-up, none was timed
+        line["run_dir"] = None if line["status"] == "not run" else line["run_dir"]
+    return lines
+
+
+def print_json(lines: Any) -> None:
+    for line in lines:
+        print(json.dumps(line, ensure_ascii=False, allow_nan=False))
+
+
+def show(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
+    """A table of these keys. Where there is no terminal, no cell is broken."""
+    from rich import box, console, table
+
+    out, grid = console.Console(markup=False, highlight=False), table.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    out.width = out.width if out.is_terminal else 250
+    for key, heading in headings.items():
+        side: Any = "left" if any(isinstance(line[key], str) for line in lines) else "right"
+        heading = heading if out.is_terminal else heading.replace("\n", " ")
+        grid.add_column(heading, justify=side, overflow="fold", no_wrap=not out.is_terminal)
+    for line in lines:
+        cells = [line[key] for key in headings]
+        grid.add_row(*("–" if cell is None else f"{cell:,.1f}" if isinstance(cell, float) else str(cell) for cell in cells))
+    out.print(grid)
+
+
+def show_figures(lines: list[dict[str, Any]], keys: list[str]) -> None:
+    """What was measured as a table, and below it in words what was not, and why."""
+    peak = "; ".join(sorted({PEAK[line["device"]] for line in lines if line["device"]}))
+    if keys and (measured := [line for line in lines if line["best_acc_pct"] is not None]):
+        show(measured, {key: HEADINGS.get(key, key).format(peak=peak) for key in keys})
+    for line in lines:
+        if line["status"] != "ok":
+            status = [] if line["status"] == "needs" else [WORDS.get(line["status"], line["status"])]
+            print(": ".join([line["name"], *status, *([line["reason"]] if line["reason"] else [])]))
+
+
+def say(text: object) -> None:
+    print("labkit:", *str(text).split(), file=sys.stderr)
+
+
+@contextmanager
+def notebook_bar(names: list[str]) -> Iterator[Callable[[Any, dict[str, Any]], None]]:
+    """What to give `labkit.batch.run_notebooks` as `on_progress`: a bar on a terminal, a line on stderr when a notebook ends, and
+    where there is no terminal also when it begins."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn
+
+    console, begun = Console(stderr=True), set()
+    columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("starting", total=len(names))
+
+        def on_progress(task: Any, event: dict[str, Any]) -> None:
+            name = task.notebook.name
+            done = names.index(name)
+            where = f"notebook {done + 1} of {len(names)}: {name}"
+            if "status" in event:
+                told = "ok, and still valid" if event["kept"] else event["status"]
+                line = " ".join(f"labkit: {where}: {told}{': ' if event['reason'] else ''}{event['reason']}".split())
+                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            elif name not in begun and not console.is_terminal:
+                say(where)
+            begun.add(name)
+            if "cell" in event:
+                told = f"{where}, cell {event['cell']} of {event['cells']}" + (f"\n{event['row']}" if event["row"] else "")
+                bar.update(shown, completed=done + event["cell"] / event["cells"], description=told)
+
+        yield on_progress
