@@ -1,73 +1,54 @@
-"""The report's section on the published figures: for each group its claim, the ratios here and there, and the verdict."""
+"""A group in the report, as plain data: its claim, its rows' ratios here and as published, the verdicts, and what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from labkit import params
-from labkit.markdown import plain, table
-from labkit.verdict import FIGURES, Beside, Row, answered, besides, comparable, verdict
-
-INTRO = """\
-## Beside the published report
-
-The published figures come from GPUs and most likely from a larger data set, so only ratios are compared: each row to
-the first row of its group that ran here, and its published row to the published figure of the same.
-*Indistinguishable* means that the ranges of the repeats overlap, or with a single run that less than 5 % lies between;
-accuracies also where chance explains the difference (two standard errors; 10,000 published test images assumed). The
-published figures are single runs. Memory is not the same quantity on a CPU as on a GPU. † ran on Gloo and also stands for
-an NCCL row. In the sentences, names leave out resnet18, cacheFalse and ampFalse."""
-NCCL = """\
-Published figures marked NCCL are those of the NCCL rows of the same settings: not every Gloo row of this group was
-published, and a ratio of Gloo to NCCL would tell the backends apart, not the rows."""
-HEADER = ["Row", "Images/s, ratio", "published", "Accuracy, points", "published", "Memory, ratio", "published"]
+from labkit.verdict import FIGURES, Beside, Row, answered, besides, comparable, number, verdict
 
 
-def section(rows: list[Row], link: Callable[[str], str]) -> str:
-    """All groups. `link` makes a row's name a link to its folder."""
-    return "\n\n".join([INTRO, *(of_group(group, rows, link) for group in params.groups())])
-
-
-def of_group(group: params.Group, rows: list[Row], link: Callable[[str], str]) -> str:
+def of_group(group: params.Group, rows: list[Row]) -> dict[str, Any]:
+    """`rows`: one for each that ran, with a ratio (accuracy: points) here and as published for each figure, None where there
+    is nothing to compare. `verdicts` are there if two rows ran."""
     found = besides(group, rows)
-    parts = [f"### {group.number}. {plain(group.title_en)} · {plain(group.title_zh)}", f"> {plain(group.claim)}"]
-    if any(b.nccl for b in found):
-        parts.append(NCCL)
-    if found:
-        parts.append(table(HEADER, [[link(b.row.name) + " †" * bool(b.row.stands_for), *ratios(b, found[0])] for b in found]))
-    if len(found) > 1:
-        parts.append("\n".join(f"- **{figure.title}**: {verdict(figure, found)}" for figure in FIGURES))
-    else:
-        parts.append("Nothing to compare: fewer than two rows of this group have run here.")
-    return "\n\n".join([*parts, *unanswered(group, rows)])
+    return {
+        "number": group.number,
+        "title": {"en": group.title_en, "zh": group.title_zh},
+        "claim": {"en": group.claim, "zh": group.claim_zh},
+        "compares": compares(group),
+        "nccl": any(b.nccl for b in found),
+        "rows": [{"name": b.row.name, "stands_for": bool(b.row.stands_for), "ratios": ratios(b, found[0])} for b in found],
+        "verdicts": [verdict(figure, found) for figure in FIGURES] if len(found) > 1 else [],
+        **unanswered(group, rows),
+    }
 
 
-def ratios(one: Beside, first: Beside) -> list[str]:
-    """Six cells: each figure relative to the group's first row, here and as published."""
+def compares(group: params.Group) -> dict[str, str]:
+    """What the published table of groups says that it compares; of a group that is not there, its rows."""
+    told = params.compares().get(group.number)
+    return {"en": told["compares"], "zh": told["compares_zh"]} if told else dict.fromkeys(("en", "zh"), ", ".join(group.rows))
+
+
+def ratios(one: Beside, first: Beside) -> list[dict[str, Any]]:
+    """Each figure relative to the group's first row, here and as published; `nccl`: the published one is an NCCL row's."""
     cells = []
     for figure in FIGURES:
         mine, base = one.row.middle(figure.key), first.row.middle(figure.key)
-        cells.append("–" if mine is None or base is None else number(figure.apart(mine, base)))
-        if not comparable(one, first):
-            cells.append("–")
-        else:
+        here = None if mine is None or base is None else number(figure.apart(mine, base))
+        there = None
+        if comparable(one, first):
             assert one.published and first.published
             there = number(figure.apart(one.published[figure.published], first.published[figure.published]))
-            cells.append(there + (" (NCCL)" if one.nccl else ""))
+        cells.append({"figure": figure.key, "here": here, "published": there, "nccl": bool(there and one.nccl)})
     return cells
 
 
-def number(apart: str) -> str:
-    return apart.removesuffix(" times").removesuffix(" points")
-
-
-def unanswered(group: params.Group, rows: list[Row]) -> list[str]:
-    """What the group asks and this machine cannot tell, as at most one paragraph."""
+def unanswered(group: params.Group, rows: list[Row]) -> dict[str, Any]:
+    """What the group asks and this machine cannot tell: rows that nothing answers for, and pairs of which one row answers for both."""
     ran, answers = {row.name for row in rows if row.good}, answered(group, rows)
     missing = {name: answer for name, answer in answers.items() if name not in ran}
-    nobody = [f"`{name}`" for name, answer in missing.items() if answer not in ran]
-    folded = [f"`{name}` against `{answer}`" for name, answer in missing.items() if answer in ran and answer in group.rows]
-    parts = [f"Did not run here: {', '.join(nobody)}."] if nobody else []
-    if folded:
-        parts.append(f"Nothing is said here of {', or of '.join(folded)}: only the latter ran.")
-    return [" ".join(parts)] if parts else []
+    return {
+        "nobody": [name for name, answer in missing.items() if answer not in ran],
+        "folded": [[name, answer] for name, answer in missing.items() if answer in ran and answer in group.rows],
+    }

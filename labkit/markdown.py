@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 
 def table(header: list[str], rows: list[list[str]], right_from: int = 1) -> str:
@@ -20,7 +18,3 @@ def plain(text: Any) -> str:
     """Text as Markdown that shows it as it is, on one line."""
     escaped = html.escape(" ".join(str(text).split()), quote=False).replace("\\", "&#92;")
     return re.sub(r"[*`\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", escaped)  # within a word, _ means nothing
-
-
-def link(text: str, path: Path) -> str:
-    return f"[{plain(text)}]({quote(path.as_posix(), safe='/+=.')})"

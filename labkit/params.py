@@ -20,11 +20,12 @@ PARAMS = ROOT / "params"
 
 @dataclass(frozen=True)
 class Group:
-    """One comparison: its number and file, the claim it tests, its title in two languages, the names of its rows."""
+    """One comparison: its number and file, the claim it tests and its title in two languages, the names of its rows."""
 
     number: int
     file: Path
     claim: str
+    claim_zh: str
     title_en: str
     title_zh: str
     rows: tuple[str, ...]
@@ -32,10 +33,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Profile:
-    """How big the rows are trained: a name, a sentence, and values for scale fields of Spec."""
+    """How big the rows are trained: a name, a sentence (in Chinese, too, if the file has one), and values for scale fields of Spec."""
 
     name: str
     about: str
+    about_zh: str
     fields: dict[str, Any]
 
 
@@ -69,7 +71,7 @@ def _check_keys(path: Path, content: dict[str, Any], types: dict[str, type]) -> 
             raise SpecError(f"{path}: key '{key}' is missing; add a line `{key}: ...`")
 
 
-GROUP_KEYS = {"group": int, "claim": str, "title_en": str, "title_zh": str, "rows": list}
+GROUP_KEYS = {"group": int, "claim": str, "claim_zh": str, "title_en": str, "title_zh": str, "rows": list}
 
 
 def read_group(path: Path) -> Group:
@@ -87,7 +89,8 @@ def read_group(path: Path) -> Group:
     names = content["rows"]
     if twice := {row for row in names if names.count(row) > 1}:
         raise SpecError(f"{path}: rows: {twice.pop()} stands there twice; a row is run once")
-    return Group(content["group"], path, content["claim"].strip(), content["title_en"], content["title_zh"], tuple(names))
+    claim, claim_zh = content["claim"].strip(), content["claim_zh"].strip()
+    return Group(content["group"], path, claim, claim_zh, content["title_en"], content["title_zh"], tuple(names))
 
 
 @functools.cache
@@ -118,9 +121,11 @@ def profile(name: str) -> Profile:
     path = PARAMS / "profiles" / f"{name}.yaml"
     content = read_yaml(path)
     about = content.pop("about", None)
-    if not isinstance(about, str):
-        told = "is missing" if about is None else f"is {about!r}, not a text"
-        raise SpecError(f"{path}: key 'about' {told}; add one sentence on what this profile is for")
+    about_zh = content.pop("about_zh", about)
+    for key, text in (("about", about), ("about_zh", about_zh)):
+        if not isinstance(text, str):
+            told = "is missing" if text is None else f"is {text!r}, not a text"
+            raise SpecError(f"{path}: key '{key}' {told}; add one sentence on what this profile is for")
     for key, value in content.items():
         if key not in SCALE_FIELDS:
             hint = "; it belongs to a row, not to a profile" if key in FIELDS else nearest(key, SCALE_FIELDS)
@@ -129,7 +134,14 @@ def profile(name: str) -> Profile:
             check_value(FIELDS[key], value)
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from None
-    return Profile(name, about.strip(), content)
+    return Profile(name, about.strip(), about_zh.strip(), content)
+
+
+@functools.cache
+def compares() -> dict[int, dict[str, str]]:
+    """What each published group compares, by its number: `compares` as published, `compares_zh` in Chinese."""
+    with open(PARAMS / "groups.csv", newline="", encoding="utf-8") as file:
+        return {int(row.pop("group")): row for row in csv.DictReader(file)}
 
 
 @functools.cache

@@ -1,184 +1,153 @@
-"""The report: result folders in, report.md and its plots out. Trains nothing; every row links to the runs it comes from."""
+"""The report: result folders in, report.md, report.html and their plots out, in English and Chinese. Trains nothing.
+
+report_view.py     what it tells, as plain data: provenance.py where figures come from, beside.py and verdict.py beside the
+                   published report, report_ranks.py all rows together
+report_words.py    templates/words.*.yaml in Markdown or HTML
+report_say.py      the data in the words' places
+templates/         how Markdown and page are arranged
+"""
 
 from __future__ import annotations
 
-import os
-import statistics
-from collections import Counter
+import base64
+import functools
+import io
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from labkit import beside, params
-from labkit.markdown import link, plain, table
-from labkit.provenance import opening
-from labkit.verdict import Row
+from markupsafe import Markup
 
-FIGURES = (("best_acc_pct", 2), ("images_per_s", 1), ("max_mem_mb", 0), ("total_time_s", 1))  # with digits, as published
-MEMORY = {"cpu": "growth of the process's peak resident set", "cuda": "CUDA allocator's peak"}
-TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_s")
-TIMES_HEADER = ["Row", "Start-up (s)", "Train (s)", "of it waiting for data", "Evaluation (s)", "Rest (s)", "Total (s)"]
-STANDS_FOR = """\
-† Also stands for the NCCL row of the same settings, which did not run here (see the next table). What is shown is Gloo's."""
-MEANING = """\
-## What the figures mean
+from labkit import params
+from labkit.markdown import table
+from labkit.report_say import Say
+from labkit.report_view import Found, view
+from labkit.report_words import HTML, LANGUAGES, MARKDOWN, TEMPLATES, Style, Words
+from labkit.spec import SpecError, nearest
 
-- **Best Acc**: the best test accuracy after any epoch. All test images, shared by the ranks, each counted once.
-- **Avg Throughput**: images trained per second by all ranks together, without each run's warm-up steps and without
-  evaluation. Images at the end of an epoch that do not fill a step of all ranks are left out of that epoch; each epoch
-  has another order.
-- **Max memory** of the rank that needed most, in units of 2^20 bytes. CUDA: the allocator's peak while training. CPU: by
-  how much the process's peak resident set grew, from before data and model were there.
-- **Total Time**: from the call that launches a row until its ranks have ended.
-- **Start-up**: from the same call to the first step. **Waiting for data**: the part of training in which a rank had no
-  batch yet (the rank that waited most). **Rest**: beginning and ending the processes, and what lies
-  between epochs.
-- **Batch Size**: images behind one update of the weights; for an asynchronous server, the push of one worker."""
+STYLES = (MARKDOWN, HTML)
+COLOURS = 128  # of an inlined picture
+SECTIONS = ("results", "groups", "plots", "beside", "absent", "agreement", "time", "meaning", "notebooks", "run", "again")
 
 
-def write_report(profile: str = "quick", overrides: dict[str, Any] | None = None, path: Path | None = None) -> Path:
-    """Write report.md, and plots/ beside it, from what lies in the profile's result folders. Returns its path.
+def write_report(
+    profile: str = "quick",
+    overrides: dict[str, Any] | None = None,
+    path: Path | None = None,
+    languages: Iterable[str] = LANGUAGES,
+) -> list[Path]:
+    """Write report.md and report.html, in Chinese report.zh.md and report.zh.html, and plots/ beside them, from what lies in
+    the profile's result folders. Returns the files' paths, without the plots'.
 
-    The same folders give the same bytes. `path` defaults to report.md in the repository's root; it is replaced whole or
-    not at all. Raises SpecError for an unknown profile or a bad override.
+    The same folders give the same bytes. `path` is where report.md goes, or would go; by default the repository's root. Each
+    file is replaced whole or not at all. Raises SpecError for an unknown profile or language, or a bad override.
     """
     from labkit.plots import save_plots, write_whole
 
-    path = Path(path or params.ROOT / "report.md").absolute()
-    report = Report(profile, overrides or {}, path.parent)
+    path, languages = Path(path or params.ROOT / "report.md").absolute(), checked(languages)
+    found = Found(profile, overrides or {}, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = save_plots({row.name: row.good for row in report.ran}, path.parent / "plots")
-    write_whole(path, report.markdown(pictures).encode())
-    return path
+    save_plots({row.name: row.good for row in found.ran}, path.parent / "plots")
+    files = texts(Content(found, path), languages)
+    for file, text in files.items():
+        write_whole(file, text.encode())
+    return list(files)
 
 
-class Report:
-    """What one profile's folders hold, and the sections that tell it. Links are relative to `folder`, the report's."""
-
-    def __init__(self, profile: str, overrides: dict[str, Any], folder: Path):
-        from labkit.folders import label_of, runs_folder
-        from labkit.results import read_results
-        from labkit.runs import plan
-
-        planned, label = plan("all", profile, overrides), label_of(profile, overrides)
-        self.profile, self.overrides = params.profile(profile), overrides
-        self.runs = Path(os.path.relpath(runs_folder().absolute() / label, folder))
-        found = read_results(label)
-        good = {name: [r for r in results if r["status"] == "ok"] for name, results in found.items()}
-        bad = {name: [r for r in results if r["status"] != "ok"] for name, results in found.items()}
-        self.rows = [
-            Row(p.name, p.reason, tuple(n for n in p.stands_for if not good.get(n)), good.get(p.name, []), bad.get(p.name, []))
-            for p in planned
-        ]
-        # Where NCCL ran, its Gloo stand-in is not missing.
-        spare = {p.name for p in planned if p.stands_for and all(map(good.get, p.stands_for))} - set(params.all_names())
-        self.rows = [row for row in self.rows if row.name in found or row.name not in spare]
-        self.others = sorted(found.keys() - {row.name for row in self.rows})
-        self.ran = sorted((row for row in self.rows if row.good), key=lambda row: (-(row.middle("images_per_s") or 0), row.name))
-        self.results = [result for row in self.ran for result in row.good]
-
-    def markdown(self, pictures: list[Path]) -> str:
-        start = opening(self.profile, self.overrides, self.results)
-        parts = [start, self.table_of_results(), self.plots(pictures), self.not_here()]
-        if self.ran:
-            parts += [beside.section(self.rows, self.link), self.time(), MEANING + self.staleness()]
-        return "\n\n".join(part for part in [*parts, self.again()] if part) + "\n"
-
-    def link(self, name: str, repeat: int | None = None) -> str:
-        return link(name, self.runs / name / (str(repeat) if repeat else ""))
-
-    def settings(self) -> str:
-        return "".join(f" --set {key}={value}" for key, value in sorted(self.overrides.items()))
-
-    def table_of_results(self) -> str:
-        if not self.ran:
-            return "## Results\n\nNone yet."
-        devices = sorted({result["spec"]["device"] for result in self.results})
-        memory = MEMORY[devices[0]] if len(devices) == 1 else "; ".join(f"{d.upper()}: {MEMORY[d]}" for d in devices)
-        header = ["Experiment", "Model", "Batch Size", "Best Acc (%)", "Avg Throughput (img/s)"]
-        header += [f"Max memory (MB; {memory})", "Total Time (s)"]
-        lines = []
-        for row in self.ran:
-            name = self.link(row.name, row.good[0]["repeat"] if len(row.good) == 1 else None) + (" †" if row.stands_for else "")
-            lines.append([name, row.spec.model, str(row.spec.batch_size), *(with_spread(row, *figure) for figure in FIGURES)])
-        parts = ["## Results", table(header, lines, right_from=2)]
-        if any(row.stands_for for row in self.ran):
-            parts.append(STANDS_FOR)
-        if self.others:
-            parts.append(f"In the same folder, but in no group: {', '.join(map(self.link, self.others))}.")
-        return "\n\n".join(parts)
-
-    def plots(self, pictures: list[Path]) -> str:
-        names = [picture.stem for picture in pictures if picture.suffix == ".png"]
-        if not names:
-            return ""
-        first, *more = (f"[{name.replace('_', ' ')}](plots/{name}.png)" for name in names)
-        return f"!{first}\n\nFurther plots: {', '.join(more)}. Each is in [plots](plots) as SVG too."
-
-    def not_here(self) -> str:
-        lines = []
-        for row in self.rows:
-            for result in row.bad:
-                which = f", repeat {result['repeat']}" if len(row.good) + len(row.bad) > 1 else ""
-                lines.append([self.link(row.name, result["repeat"]), result["status"] + which, plain(result["reason"])])
-            if row.reason and not row.good + row.bad:
-                lines.append([plain(row.name), "cannot run here", plain(row.reason)])
-            elif not row.good + row.bad:
-                command = f"`labkit run {row.name} --profile {self.profile.name}{self.settings()}`"
-                lines.append([plain(row.name), "not run yet", command])
-        header = ["Row", "Status", "What it needs, or what went wrong"]
-        told = table(header, lines, right_from=3) if lines else "None: every row of every group ran."
-        return f"## Rows that did not run here\n\n{told}"
-
-    def time(self) -> str:
-        lines = []
-        for row in self.ran:
-            each = [time_parts(result) for result in row.good]
-            cells = {key: f"{statistics.median(parts[key] for parts in each):.2f}" for key in TIMES}
-            waiting = statistics.median(parts["data_wait_s"] / parts["train_s"] for parts in each)
-            cells["data_wait_s"] += f" ({100 * waiting:.0f} %)"
-            lines.append([self.link(row.name), *cells.values()])
-        sums = {key: sum(time_parts(result)[key] for result in self.results) for key in TIMES}
-        share = {key: f"{100 * sums[key] / sums['total_time_s']:.0f} %" for key in TIMES}
-        return (
-            f"## Where the time went\n\n{table(TIMES_HEADER, lines)}\n\n"
-            f"Of the {sums['total_time_s']:.1f} s that these {len(self.results)} runs took in all, {share['train_s']} was "
-            f"training, {share['eval_s']} evaluation, {share['startup_s']} start-up and {share['rest_s']} the rest."
-        )
-
-    def staleness(self) -> str:
-        """A line for each server row: how many gradients were applied how many updates late."""
-        lines = []
-        for row in self.ran:
-            late: Counter[int] = Counter()
-            for result in row.good:
-                late.update({int(updates): n for updates, n in result["strategy"].get("staleness", {}).items()})
-            if late:
-                told = ", ".join(f"{updates} for {gradients} gradients" for updates, gradients in sorted(late.items()))
-                lines.append(f"\n- **Staleness** in {self.link(row.name)}: {told}.")
-        what = "\n  Staleness is the number of updates between reading the weights and applying the gradient computed on them."
-        return "".join(lines) + (what if lines else "")
-
-    def again(self) -> str:
-        name, settings = self.profile.name, self.settings()
-        make = "make report" + f" PROFILE={name}" * (name != "quick") + f' ARGS="{settings.strip()}"' * bool(settings)
-        return (
-            f"## How to repeat this\n\n`{make}`, or `labkit report --profile {name}{settings}`. Rows that have a valid "
-            "result are not trained again; with `--fresh` all are."
-        )
+def checked(languages: Iterable[str]) -> tuple[str, ...]:
+    for language in (asked := tuple(languages)):
+        if language not in LANGUAGES:
+            raise SpecError(f"language {language!r}: the report has none of it{nearest(language, LANGUAGES)}")
+    return asked
 
 
-def with_spread(row: Row, key: str, digits: int) -> str:
-    """The median, and over several repeats their range if it shows: `4785.2 (4700.1–4801.0)`."""
-    values = row.values(key)
-    if not values:
-        return "–"
-    median, least, most = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
-    return median if least == most else f"{median} ({least}–{most})"
+def file_of(path: Path, language: str, style: Style) -> Path:
+    """report.md, report.html, report.zh.md, report.zh.html"""
+    return path.with_name(f"{path.stem}{'' if language == 'en' else f'.{language}'}.{style.name}")
 
 
-def time_parts(result: dict[str, Any]) -> dict[str, float]:
-    """Where a run's time went, in seconds, by the rank that trained longest. The rest is what nobody claims."""
-    rank = max((rank for rank in result["ranks"] if rank["shard"] is not None), key=lambda rank: rank["train_s"])
-    start, train, evaluation = rank["first_step_at"] - result["started_at"], rank["train_s"], rank["eval_s"]
-    rest = result["total_time_s"] - start - train - evaluation
-    return dict(zip(TIMES, (start, train, result["data_wait_s"], evaluation, rest, result["total_time_s"]), strict=True))
+class Content:
+    """What all files of a report have in common: the view, and the plots that lie in plots/ beside them."""
+
+    def __init__(self, found: Found, path: Path):
+        self.found, self.path, self.view = found, path, view(found)
+        self.overviews, self.figures = pictures(self.view, path.parent / "plots")
+        stems = [*self.overviews, *self.figures.values()]
+        self.inlined = {stem: inlined(path.parent / "plots" / f"{stem}.png") for stem in stems}
+        there = {section: bool(self.view["results"]) for section in ("beside", "agreement", "time", "meaning", "run")}
+        there |= {"plots": bool(self.overviews), "notebooks": bool(self.view["notebooks"])}
+        self.sections = [section for section in SECTIONS if there.get(section, True)]
+
+
+def texts(content: Content, languages: tuple[str, ...]) -> dict[Path, str]:
+    """What belongs into each file."""
+    written: dict[Path, str] = {}
+    for language in languages:
+        for style in STYLES:
+            t = Words(language, style)
+            text = (
+                environment(style)
+                .get_template(f"report.{style.name}.j2")
+                .render(
+                    t=t,
+                    v=content.view,
+                    say=Say(content.view, t),
+                    language=language,
+                    navigation=navigation(content.path, languages, t),
+                    sections=content.sections,
+                    overviews=content.overviews,
+                    figures=content.figures,
+                    pictures=content.inlined,
+                )
+            )
+            written[file_of(content.path, language, style)] = re.sub(r"\n\s*\n+", "\n\n", text).strip() + "\n"
+    return written
+
+
+@functools.cache
+def environment(style: Style) -> Any:
+    """Jinja2 set up for a format: whatever a template writes is escaped, unless it is set already; a missing value is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    def set_in_markdown(value: Any) -> Any:
+        return value if isinstance(value, Markup) else Markup(style.escape(value))
+
+    how: dict[str, Any] = {"autoescape": True} if style is HTML else {"finalize": set_in_markdown}
+    made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **how)
+    made.globals["table"] = lambda *cells: Markup(table(*cells))
+    return made
+
+
+def navigation(path: Path, languages: tuple[str, ...], t: Words) -> Markup:
+    """The same report in the other languages, and in the other format."""
+    parts = []
+    for language in languages:
+        name = Words(language, t.style)("language")
+        href = file_of(path, language, t.style).name
+        parts.append(name if language == t.language else t.link(name, href))
+    other = MARKDOWN if t.style is HTML else HTML
+    parts.append(t.link(t(f"nav.{other.name}"), file_of(path, t.language, other).name))
+    return Markup(" · ".join(parts))
+
+
+def pictures(view: dict[str, Any], folder: Path) -> tuple[list[str], dict[int, str]]:
+    """The plots that show these results: the names of the overviews, and of each group's figure by the group's number."""
+    from labkit.plots import PLOTS
+
+    overviews = list(PLOTS) if view["results"] else []
+    groups = {group["number"]: f"group_{group['number']:02}" for group in view["groups"] if group["rows"]}
+    return (
+        [name for name in overviews if (folder / f"{name}.png").exists()],
+        {number: name for number, name in groups.items() if (folder / f"{name}.png").exists()},
+    )
+
+
+def inlined(picture: Path) -> str:
+    """A PNG as a data URI, with a palette: a third of the bytes."""
+    from PIL import Image
+
+    small = io.BytesIO()
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"

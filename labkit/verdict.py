@@ -1,4 +1,5 @@
-"""What may be said of a group's rows beside the published ones: like with like, and sentences that the figures choose.
+"""What may be said of a group's rows beside the published ones: like with like, and verdicts that the figures choose. Their
+words lie in templates/words.*.yaml.
 
 Absolute figures of two machines are never compared, only ratios to a row of the same table. Two figures are
 *indistinguishable* where the ranges of their repeats overlap; with a single run, where they differ by less than 5 %.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,23 +22,23 @@ from labkit.spec import Spec
 CLOSE = 0.05
 PUBLISHED_TEST_IMAGES = 10_000  # the published data set is most likely CIFAR-100
 MOST_CLAUSES = 2
-KINDS = {  # of a pair of rows
-    "same": "as published",
-    "equal": "indistinguishable in both",
-    "opposite": "the other way round",
-    "lost": "indistinguishable only here",
-    "new": "indistinguishable only as published",
-}
+KINDS = (  # of a pair of rows
+    "same",  # as published
+    "equal",  # indistinguishable in both
+    "opposite",  # the other way round
+    "lost",  # indistinguishable only here
+    "new",  # indistinguishable only as published
+)
+HEADS = ("differs", "equal", "agrees", "lost", "in_part", "not_published")  # of a verdict
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity: its key in a result and in the published table, and the words for more of it."""
+    """One measured quantity: its key in a result and in the published table."""
 
     key: str
     published: str
     title: str
-    more: str
     ratio: bool = True  # compared as a ratio; accuracy as a difference in points
 
     def apart(self, one: float, two: float) -> str:
@@ -46,9 +48,9 @@ class Figure:
 
 
 FIGURES = (
-    Figure("images_per_s", "avg_throughput_img_s", "Images/s", "was faster than"),
-    Figure("best_acc_pct", "best_acc_pct", "Accuracy", "was more accurate than", ratio=False),
-    Figure("max_mem_mb", "max_gpu_mem_mb", "Memory", "needed more memory than"),
+    Figure("images_per_s", "avg_throughput_img_s", "Images/s"),
+    Figure("best_acc_pct", "best_acc_pct", "Accuracy", ratio=False),
+    Figure("max_mem_mb", "max_gpu_mem_mb", "Memory"),
 )
 
 
@@ -150,38 +152,44 @@ def order(figure: Figure, one: list[float], two: list[float], test_images: int) 
     return 0 if overlap or gap == 0 else 1 if gap > 0 else -1
 
 
-def verdict(figure: Figure, group: list[Beside]) -> str:
-    """One sentence: does the order of the rows agree with the published one? Chosen by the figures, pair by pair."""
-    kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
+def verdict(figure: Figure, group: list[Beside]) -> dict[str, Any]:
+    """Does the order of the rows agree with the published one? Chosen by the figures, pair by pair.
+
+    Returns the figure's key, a `head` (one of HEADS, or None where there is no pair to compare), the number of pairs in all and
+    of each kind, the pairs that tell most (see `judged`), and whether there are more of these.
+    """
+    kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for one, two in itertools.combinations([b for b in group if b.row.values(figure.key)], 2):
         if comparable(one, two):
-            kind, clause = judged(figure, one, two)
-            kinds[kind].append(clause)
-    found = {kind: clauses for kind, clauses in kinds.items() if clauses}
-    pairs = sum(map(len, found.values()))
-    if not pairs:
-        return "nothing to compare: fewer than two rows have both run here and a published figure that fits."
-    if "opposite" in found:
-        head = "the order **differs** from the published one"
-    elif found.keys() == {"equal"}:
-        head = "**indistinguishable** here, as published"
-    elif found.keys() <= {"same", "equal"}:
-        head = "the order **agrees** with the published one"
-    elif found.keys() <= {"equal", "lost"}:
-        head = "**indistinguishable** here, where not all published figures are"
-    elif found.keys() & {"same", "equal"}:
-        head = "the order **agrees in part** with the published one"
-    else:
-        head = "the order is **not the published one**"
-    counts = ", ".join(f"{len(clauses)} {KINDS[kind]}" for kind, clauses in found.items())
-    clauses = kinds["opposite"] + kinds["lost"] + kinds["new"] or kinds["same"] + kinds["equal"]
-    told = "; ".join(clauses[:MOST_CLAUSES]) + (", among others" if len(clauses) > MOST_CLAUSES else "")
-    scope = "" if pairs == 1 else f" (all {pairs} pairs of rows)" if len(found) == 1 else f" ({pairs} pairs of rows: {counts})"
-    return f"{head}{scope}: {told}."
+            pair = judged(figure, one, two)
+            kinds[pair["kind"]].append(pair)
+    found = {kind: len(pairs) for kind, pairs in kinds.items() if pairs}
+    telling = kinds["opposite"] + kinds["lost"] + kinds["new"] or kinds["same"] + kinds["equal"]
+    return {
+        "figure": figure.key,
+        "head": head(found.keys()) if found else None,
+        "pairs": sum(found.values()),
+        "kinds": found,
+        "telling": telling[:MOST_CLAUSES],
+        "more": len(telling) > MOST_CLAUSES,
+    }
 
 
-def judged(figure: Figure, one: Beside, two: Beside) -> tuple[str, str]:
-    """The kind of one pair (see KINDS), and the clause that tells it."""
+def head(kinds: Set[str]) -> str:
+    if "opposite" in kinds:
+        return "differs"
+    if kinds == {"equal"}:
+        return "equal"
+    if kinds <= {"same", "equal"}:
+        return "agrees"
+    if kinds <= {"equal", "lost"}:
+        return "lost"
+    return "in_part" if kinds & {"same", "equal"} else "not_published"
+
+
+def judged(figure: Figure, one: Beside, two: Beside) -> dict[str, Any]:
+    """One pair: its kind (see KINDS), its rows, the one with more of the figure first, and how far they are apart here and as
+    published: numbers as text, ratios or points."""
     assert one.published and two.published
     images = min(one.row.test_images, two.row.test_images)
     here = order(figure, one.row.values(figure.key), two.row.values(figure.key), images)
@@ -189,10 +197,16 @@ def judged(figure: Figure, one: Beside, two: Beside) -> tuple[str, str]:
     if here < 0 or (here == 0 and there < 0):
         one, two, here, there = two, one, -here, -there
     assert one.published and two.published
-    a, b = f"`{short_name(one.row.name)}`", f"`{short_name(two.row.name)}`"
-    measured = figure.apart(one.row.middle(figure.key) or 0.0, two.row.middle(figure.key) or 0.0)
-    published = figure.apart(one.published[figure.published], two.published[figure.published]).split()[0]
     if here == 0:
-        return ("lost" if there else "equal"), f"{a} and {b} are indistinguishable ({measured}; published {published})"
-    clause = f"{a} {figure.more} {b} ({measured}; published {'indistinguishable, ' if there == 0 else ''}{published})"
-    return ("new" if there == 0 else "same" if here == there else "opposite"), clause
+        kind = "lost" if there else "equal"
+    else:
+        kind = "new" if there == 0 else "same" if here == there else "opposite"
+    measured = figure.apart(one.row.middle(figure.key) or 0.0, two.row.middle(figure.key) or 0.0)
+    published = figure.apart(one.published[figure.published], two.published[figure.published])
+    told = {"measured": number(measured), "published": number(published), "ratio": figure.ratio}
+    return {"kind": kind, "one": one.row.name, "two": two.row.name, **told}
+
+
+def number(apart: str) -> str:
+    """A ratio or a difference without its unit."""
+    return apart.removesuffix(" times").removesuffix(" points")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +51,21 @@ def test_groups_are_the_published_ones() -> None:
     for one, (number, _, *words) in zip(groups(), TITLES, strict=True):
         assert all(word in one.title_en.lower() for word in words), one.title_en
         assert one.file.name.startswith(f"{number:02}_"), f"{one.file.name} holds group {number}"
+        assert len(re.findall("[一-鿿]", one.claim_zh)) > 30, f"{one.file.name}: claim_zh says the same in Chinese"
         assert len(one.claim.split()) > 10, f"{one.file.name}: the claim says what the group tests, in a sentence"
         assert one.file.read_text().startswith("claim:"), f"{one.file.name}: the claim comes first"
         assert group(number) is one
+
+
+def test_the_published_table_of_groups_says_what_each_compares() -> None:
+    assert params.compares().keys() == {one.number for one in groups()}
+    assert params.compares()[3] == {"compares": "DDP vs ModelParallel vs FSDP", "compares_zh": "DDP、ModelParallel、FSDP"}
+    assert all(all(told.values()) for told in params.compares().values())
+
+
+def test_every_profile_has_a_sentence_in_both_languages() -> None:
+    for name in profile_names():
+        assert re.search("[一-鿿]", profile(name).about_zh) and not re.search("[一-鿿]", profile(name).about)
 
 
 def test_every_published_row_is_in_a_group() -> None:
@@ -74,15 +87,16 @@ def test_a_profile_can_start_every_row(name: str) -> None:
     assert len(runs.wanted("all", name)) == len(all_names())
 
 
-def test_profiles_are_the_three() -> None:
-    assert profile_names() == ["classroom", "quick", "reference"]
-    assert [profile(name).fields["dataset"] for name in profile_names()] == ["fashion_mnist", "digits", "cifar100"]
+def test_profiles_are_the_four() -> None:
+    assert profile_names() == ["classroom", "quick", "reference", "tiny"]
+    assert [profile(name).fields["dataset"] for name in profile_names()] == ["fashion_mnist", "digits", "cifar100", "digits"]
 
 
 # -- files that are not as they should be -------------------------------------------------------------------------------
 
 GROUP = {
     "claim": "claim: Some claim.",
+    "claim_zh": "claim_zh: 一个论断。",
     "group": "group: 1",
     "title_en": "title_en: One",
     "title_zh": "title_zh: 一",
@@ -109,8 +123,9 @@ GROUP = {
         ({"epochs": "epochs: 3"}, ("'epochs'", "known: group, claim")),
         ({"claim": ""}, ("'claim' is missing", "add a line")),
         ({"title_zh": ""}, ("'title_zh' is missing", "add a line")),
+        ({"claim_zh": ""}, ("'claim_zh' is missing", "add a line")),
         ({"group": "group: [1"}, ("not readable as YAML", "line")),
-        ({"group": "\tgroup: 1"}, ("not readable as YAML", "line 2")),
+        ({"group": "\tgroup: 1"}, ("not readable as YAML", "line 3")),
         ({"claim": "claim: 2024-13-45"}, ("not readable as YAML",)),
     ],
 )
@@ -175,7 +190,7 @@ def test_bad_profile_file(own_params: Path, text: str, words: tuple[str, ...]) -
 
 
 def test_profile_without_a_word_on_itself(own_params: Path) -> None:
-    for text, word in (("epochs: 3\n", "missing"), ("about: 5\n", "5")):
+    for text, word in (("epochs: 3\n", "missing"), ("about: 5\n", "5"), ("about: mine\nabout_zh: 5\n", "about_zh")):
         (own_params / "profiles" / "mine.yaml").write_text(text)
         refused(lambda: profile("mine"), own_params / "profiles" / "mine.yaml", "about", word, "sentence")
 
@@ -185,7 +200,7 @@ def test_own_profile_and_group_are_found(own_params: Path) -> None:
     (own_params / "11_mine.yaml").write_text(
         "\n".join({**GROUP, "group": "group: 11", "rows": f"rows:\n  - {DDP_GLOO}+norm=group"}.values())
     )
-    assert "mine" in profile_names()
+    assert "mine" in profile_names() and profile("mine").about_zh == "mine"  # no Chinese sentence: the English one
     assert [spec.epochs for spec in runs.wanted(11, "mine")] == [3]
 
 
