@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help report test lint bench gpu lab lock clean
+.PHONY: help setup report test lint bench gpu lab lock clean
 
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
@@ -16,6 +16,8 @@ READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.done)
 help: ## show this list
 	@echo 'make TARGET [PROFILE=quick] [ARGS="..."] [PYTHON=python3]'
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+setup: $(READY) ## set up .venv from requirements.lock, if that is not done yet
 
 report: $(READY) ## run what is missing of PROFILE and write the report
 	$(BIN)labkit report --profile $(PROFILE) $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -92,3 +93,17 @@ def test_fixed_packages_are_asked_for_and_pinned(name: str) -> None:
 def test_no_pin_is_a_local_build() -> None:
     """`2.13.0+cpu` would be a file that only one machine has."""
     assert not [f"{name}=={version}" for name, (version, _) in PINS.items() if "+" in version]
+
+
+def test_the_devcontainer_has_what_ci_has() -> None:
+    """No container can be built here: held against .ci/run and the Makefile instead."""
+    folder = ROOT / ".devcontainer"
+    container = json.loads((folder / "devcontainer.json").read_text())
+    dockerfile = (folder / container["build"]["dockerfile"]).read_text()
+    assert re.search(r"^FROM debian:bookworm$", dockerfile, re.M), "the lock is for Python 3.11, which is Debian 12's"
+    needed = re.findall(r"^need (\S+)", (ROOT / ".ci/run").read_text(), re.M)
+    assert len(needed) >= 3
+    for package in [*needed, "make", "python3", "python3-venv", "git"]:
+        assert re.search(rf"\s{re.escape(package)}(\s|$)", dockerfile), f"{package} is not in the Dockerfile"
+    make, target = container["postCreateCommand"].split()
+    assert make == "make" and re.search(rf"^{target}:.*\$\(READY\)", (ROOT / "Makefile").read_text(), re.M)
