@@ -85,7 +85,7 @@ class Grid:
     def __str__(self) -> str:
         import pandas as pd
 
-        cells = [{heading: told(line.get(key)) for key, heading in self.headings.items()} for line in self.lines]
+        cells = [[told(line.get(key)) for key in self.headings] for line in self.lines]  # two headings may read alike
         return pd.DataFrame(cells, columns=list(self.headings.values())).to_string(index=False) + (
             f"\n{self.note}" if self.note else ""
         )
