@@ -70,7 +70,9 @@ def check_exposed_s(student: Student) -> Verdict:
             ],
             hint="Keep the time at which the wire is free. A message begins when its bucket is ready and the wire is free.",
         )
-    return student.passed("Only what comes after backward costs time. The last bucket is always exposed: it should be small.")
+    return student.passed(
+        "Only what comes after backward costs time. A bucket that is ready only when backward ends is exposed: keep it small."
+    )
 
 
 @exercise(
