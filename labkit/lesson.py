@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from labkit import params, runs
-from labkit.ran import Ran
+from labkit.ran import Ran, kept
 from labkit.show import Grid, Html, Picture, Text, interactive
 from labkit.spec import SpecError, nearest
 
@@ -104,14 +104,11 @@ class Lesson:
         `overrides` come on top of the lesson's. A row that fails is a line with its reason; an interrupt ends all processes.
         """
         from labkit.live import Live
-        from labkit.results import line_of, read_results
 
         asked, changed = list(rows or self.group.rows), {**self.overrides, **overrides}
-        planned, label = runs.plan(asked, self.profile, changed), runs.label_of(self.profile, changed)
-        names = {row.name for row in planned}
-        before = read_results(label, names)
-        expected = {name: found[-1]["total_time_s"] for name, found in before.items() if "total_time_s" in found[-1]}
-        live = Live(self.group.title_en if rows is None else "More rows", planned, self.repeats, expected)
+        before = kept(asked, self.profile, changed)
+        expected = {name: line["total_time_s"] for name, line in before.lines.items() if line["total_time_s"]}
+        live = Live(self.group.title_en if rows is None else "More rows", before.planned, self.repeats, expected)
         word = "stopped by an error"
         try:
             runs.run(asked, self.profile, repeats=self.repeats, fresh=self.fresh, overrides=changed, on_progress=live)
@@ -120,10 +117,8 @@ class Lesson:
             word = "interrupted; finished runs are kept"
             raise
         finally:
-            found = read_results(label, names)
-            lines = [line_of(row, found.get(row.name, [])[: self.repeats], label) for row in planned]
-            live.end(lines, found, word)
-        ran = Ran(planned, lines, found)
+            ran = kept(asked, self.profile, changed, self.repeats)
+            live.end(list(ran.lines.values()), ran.results, word)
         if rows is None and not overrides:
             self.ran = ran
         return ran

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from labkit import params, verdict
-from labkit.runs import Planned
+from labkit.runs import Planned, label_of, plan
 from labkit.show import Grid
 
 PUBLISHED_FORM = {
@@ -112,3 +112,13 @@ class Ran:
         return Grid(
             lines, headings, "Published figures are those of the NCCL rows that these Gloo rows stand for." if nccl else ""
         )
+
+
+def kept(rows: Any = "all", profile: str = "quick", overrides: dict[str, Any] | None = None, repeats: int = 1000) -> Ran:
+    """What has been measured of these rows so far (of each, the first `repeats`). Runs nothing."""
+    from labkit.results import line_of, read_results
+
+    planned, label = plan(rows, profile, overrides), label_of(profile, overrides or {})
+    found = read_results(label, {row.name for row in planned})
+    found = {name: one[:repeats] for name, one in found.items()}
+    return Ran(planned, [line_of(row, found.get(row.name, []), label) for row in planned], found)

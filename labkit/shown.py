@@ -26,7 +26,7 @@ def check_machine() -> Grid:
 
 def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
     """Test accuracy over epochs and over time, of all rows that ran; of several runs, those of one name are told apart by what was set."""
-    from labkit.group_plots import accuracy_figure
+    from labkit.lesson_plots import accuracy_figure
 
     results = dict(ran.results)
     for other in more:
@@ -36,9 +36,19 @@ def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
     return picture(accuracy_figure, results, "Test accuracy over epochs and over time")
 
 
+def overview(name: str, ran: Ran) -> Picture | Text:
+    """One of the report's overviews: throughput, accuracy_over_time, memory_and_throughput."""
+    from labkit.plots import PLOTS
+    from labkit.spec import SpecError, nearest
+
+    if name not in PLOTS:
+        raise SpecError(f"overview '{name}'{nearest(name, PLOTS)}")
+    return picture(PLOTS[name], ran.results, name.replace("_", " "))
+
+
 def factors(ran: Ran, *names: str) -> Picture | Text:
     """Images/s of one row after the other, each as a factor to the one before."""
-    from labkit.group_plots import factor_ladder
+    from labkit.lesson_plots import factor_ladder
 
     here = {name: ran.results[ran.name_here(name)] for name in names if ran.name_here(name) in ran.results}
     return picture(factor_ladder, here, "What each change brings, one after the other")
@@ -46,7 +56,7 @@ def factors(ran: Ran, *names: str) -> Picture | Text:
 
 def staleness(ran: Ran) -> Picture | Text:
     """How many gradients were applied how many updates late, for every row with a server."""
-    from labkit.group_plots import staleness_figure
+    from labkit.lesson_plots import staleness_figure
 
     late = {name: found[0]["strategy"]["staleness"] for name, found in ran.results.items() if "staleness" in found[0]["strategy"]}
     return picture(

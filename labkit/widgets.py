@@ -132,7 +132,7 @@ def prediction_card(lesson: Any) -> Any:
 
 def comparison(label: str = "quick", x: str = "max_mem_mb", y: str = "images_per_s") -> Any:
     """Every result of a profile, any two figures against each other. Headless: one picture."""
-    from labkit.group_plots import comparison_figure
+    from labkit.lesson_plots import comparison_figure
     from labkit.results import read_results
 
     def picture(names: Any, across: str, up: str) -> Picture:

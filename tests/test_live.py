@@ -1,0 +1,72 @@
+"""The live view: follows the ranks, ends as one picture, and says what was kept, what failed and what was interrupted."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from labkit.live import Live, ended
+from labkit.runs import plan
+
+ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
+TWO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
+
+
+@pytest.fixture(autouse=True)
+def runs_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+
+
+def events(ranks: int, epoch: int, step: int, t: float, loss: float | None = 2.0, phase: str = "step"):
+    return [{"rank": r, "phase": phase, "epoch": epoch, "step": step, "loss": loss, "t": t} for r in range(ranks)]
+
+
+def test_it_tells_phase_step_speed_loss_and_time_to_go():
+    shown = []
+    planned = plan([ONE, TWO], "tiny")
+    live = Live("a title", planned, expected_s={TWO: 10.0}, show=shown.append)
+    now = time.time()
+    live(planned[0], 1, events(1, 0, 1, now))
+    live.shown_at = 0
+    live(planned[0], 1, events(1, 1, 1, now + 2.0, 1.5))
+    text = str(shown[-1])
+    assert "run 1 of 2" in text and ONE in text
+    assert "rank 0: training, epoch 2 of 2, step 2 of 4" in text
+    assert "512 images/s" in text, "4 steps of 256 images in 2 seconds"
+    assert "loss 1.500" in text and "to go" in text
+    live.shown_at = 0
+    live(planned[1], 1, events(2, 0, 0, now + 3))
+    text = str(shown[-1])
+    assert "run 2 of 2" in text and "rank 1" in text
+    assert "about 10 s to go" in text
+    assert shown[-1].html.count("border-radius") >= 4 and "<script" not in shown[-1].html
+
+
+def test_no_more_than_four_updates_a_second():
+    shown = []
+    planned = plan([ONE], "tiny")
+    live = Live("t", planned, show=shown.append)
+    for step in range(100):
+        live(planned[0], 1, events(1, 0, step % 4, time.time()))
+    assert len(shown) <= 2
+
+
+def test_a_server_is_named_and_has_no_images():
+    shown = []
+    planned = plan(["ps_mode_resnet18_bs128_workers2"], "tiny")
+    live = Live("t", planned, show=shown.append)
+    live(planned[0], 1, events(3, 0, 0, time.time(), None))
+    assert "server:" in str(shown[-1]) and "rank 1" in str(shown[-1])
+
+
+def test_the_end_tells_every_outcome():
+    lines = [
+        {"name": ONE, "status": "ok", "reason": ""},
+        {"name": TWO, "status": "failed", "reason": "rank 1 <was> killed"},
+    ]
+    good = {"status": "ok", "started_at": 5.0, "total_time_s": 3.0, "startup_s": 0.2, "train_s": 2.0, "eval_s": 0.5, "repeat": 1}
+    good |= {"images_per_s": 1000.0, "best_acc_pct": 97.5, "spec": {"strategy": "single"}}
+    last = ended("t", lines, {ONE: [good]}, began=10.0, word="interrupted")
+    assert "kept" in str(last) and "interrupted" in str(last) and "rank 1 <was> killed" in str(last)
+    assert "&lt;was&gt;" in last.html and "<was>" not in last.html
