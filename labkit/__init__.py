@@ -18,6 +18,7 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "Picture": "show",
     "Text": "show",
     "accuracy": "shown",
+    "agreement": "shown",
     "check_machine": "shown",
     "checks": "checks",
     "code": "sources",

@@ -46,6 +46,32 @@ def overview(name: str, ran: Ran) -> Picture | Text:
     return picture(PLOTS[name], ran.results, name.replace("_", " "))
 
 
+AGREEMENT = {"unknown": "too few rows to tell", "mostly": "mostly the same order", "partly": "partly the same order"}
+AGREEMENT |= {"hardly": "hardly any common order", "reversed": "the other way round"}
+
+
+def agreement(ran: Ran) -> Grid:
+    """Do all rows together stand in the published order? Rank correlations (Spearman's rho, Kendall's tau) and pairs of rows."""
+    from labkit.report_ranks import agreement as ranks
+    from labkit.verdict import FIGURES
+
+    titles = {figure.key: figure.title for figure in FIGURES}
+    lines = [
+        {**one, **one["kinds"], "figure": titles[one["figure"]], "level": AGREEMENT[one["level"]]} for one in ranks(ran.rows())
+    ]
+    headings = {
+        "figure": "figure",
+        "n": "rows",
+        "level": "order",
+        "spearman": "Spearman",
+        "kendall": "Kendall",
+        "pairs": "pairs of rows",
+    }
+    return Grid(
+        lines, headings | {"same": "as published", "equal": "indistinguishable in both", "opposite": "the other way round"}
+    )
+
+
 def factors(ran: Ran, *names: str) -> Picture | Text:
     """Images/s of one row after the other, each as a factor to the one before."""
     from labkit.lesson_plots import factor_ladder

@@ -132,9 +132,16 @@ def trace(
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
         with claimed(folder):
             arguments = {"spec": spec.to_dict(), "data_folder": str(prepare(spec.dataset)), "steps": steps, "exchange": exchange}
-            processes = spec.processes if exchange else spec.world_size
-            limits = {"threads": spec.threads_per_rank, "timeout_s": spec.timeout_s, "deadline_s": spec.deadline_s}
-            job = Job("labkit.trace:trace_rank", processes, folder, arguments, process_group(spec), **limits)
+            job = Job(
+                target="labkit.trace:trace_rank",
+                processes=spec.processes if exchange else spec.world_size,
+                folder=folder,
+                arguments=arguments,
+                backend=process_group(spec),
+                threads=spec.threads_per_rank,
+                timeout_s=spec.timeout_s,
+                deadline_s=spec.deadline_s,
+            )
             kept = about | {"machine": this_machine().to_dict(), "ranks": launch(job)}
             write_json(folder / "trace.json", kept)
     zero = min(rank["steps"][0][0] for rank in kept["ranks"])
