@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from labkit.fonts import chinese_font
+
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY_NEEDED = 64 * MIB
 MEMORY_NEEDED = GIB
@@ -151,26 +153,10 @@ def cuda() -> Findings:
 
 
 def fonts() -> Findings:
-    from matplotlib.font_manager import fontManager
-
-    from labkit.params import groups
-
-    wanted = {ord(letter) for group in groups() for letter in group.title_zh if ord(letter) > 127}
-    for font in fontManager.ttflist:  # matplotlib's own Last Resort font draws every letter as a box
-        if "Last Resort" not in font.name and has_glyphs(font.fname, wanted):
-            yield "ok", f"{font.name} has the characters of the Chinese titles"
-            return
-    yield "note", "no font has Chinese characters: plots can only be labelled in English", "apt-get install fonts-noto-cjk"
-
-
-def has_glyphs(path: str, letters: set[int]) -> bool:
-    from matplotlib.ft2font import FT2Font
-
-    try:
-        font = FT2Font(path)
-        return all(font.get_char_index(letter) for letter in letters)
-    except (OSError, RuntimeError):  # listed, but gone or damaged
-        return False
+    if name := chinese_font():
+        yield "ok", f"{name} has the characters of the Chinese titles"
+    else:
+        yield "note", "no font has Chinese characters: plots can only be labelled in English", "apt-get install fonts-noto-cjk"
 
 
 def data_sets() -> Findings:

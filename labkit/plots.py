@@ -14,18 +14,29 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from labkit.looks import Results, in_order, legend, lighter, log_ticks, look, middle, name_points, strategy, styled, where
+from labkit import params
+from labkit.group_plots import curve, group_figure
+from labkit.looks import (
+    DASHES,
+    MARKERS,
+    PEAK,
+    Results,
+    good,
+    in_order,
+    legend,
+    lighter,
+    log_ticks,
+    look,
+    middle,
+    name_points,
+    strategy,
+    styled,
+    where,
+)
 from labkit.verdict import short_name
 
-DASHES, MARKERS = ("-", "--", "-.", ":"), "os^DvPX*"  # rows of one strategy, told apart in grey too
-PEAK = {"cpu": "CPU: growth of peak resident set", "cuda": "CUDA: allocator's peak"}
-PAGE, TITLE, LINE, FEW, MANY = 17.6, 0.6, 3.2, 5.86, 8.8  # inches: width of the accuracy plot, height of its title and of
+PAGE, TITLE, LINE, FEW, MANY = 13.2, 0.65, 2.75, 4.35, 13.2  # inches: width of the accuracy plot, height of its title and of
 # each line of panels, width of a panel with few rows (named above it) and with many (named to its right)
-
-
-def good(results: Results) -> Results:
-    kept = {name: [result for result in repeats if result["status"] == "ok"] for name, repeats in results.items()}
-    return {name: repeats for name, repeats in kept.items() if repeats}
 
 
 @styled
@@ -68,7 +79,7 @@ def accuracy(results: Results) -> Figure:
     figure = Figure(figsize=(PAGE, height))
     for (panel, names), (line, left) in zip(panels.items(), spots, strict=True):
         bottom = height - TITLE - (line + 1) * LINE + 0.6
-        wide, high = (FEW - 0.95, LINE - 1.45) if len(names) <= 3 else (MANY - 4.95, LINE - 0.8)
+        wide, high = (FEW - 0.85, LINE - 1.45) if len(names) <= 3 else (MANY - 5.6, LINE - 0.95)
         axes = figure.add_axes(((left + 0.7) / PAGE, bottom / height, wide / PAGE, high / height), xscale="log", ylim=(0, 102))
         for x, y in curves.values():
             axes.plot(x, y, color="#e2e2e2", linewidth=1, zorder=1)
@@ -77,25 +88,19 @@ def accuracy(results: Results) -> Figure:
             colour = lighter(look(rows[name])[0], 0.4 * (i % 2))
             (drawn,) = axes.plot(x, y, DASHES[i % len(DASHES)], color=colour, linewidth=1.7)
             drawn.set(marker=MARKERS[i % len(MARKERS)], markersize=5, markevery=-(-len(x) // 12))
-            drawn.set_label(f"{max(y):.1f} %  {short_name(name)}".replace("+", "\n+"))
+            drawn.set_label(f"{middle(rows[name], 'best_acc_pct'):.1f} %  {short_name(name)}".replace("+", "\n+"))
         spot: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.0)}
         if len(names) > 3:
             spot = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-        spot |= {"title": panel.replace("_", " "), "title_fontproperties": {"weight": "bold", "size": 12}, "alignment": "left"}
-        axes.legend(frameon=False, fontsize=9, handlelength=3.5, **spot).get_title().set_color(look(rows[names[0]])[0])
+        spot |= {"title": panel.replace("_", " "), "title_fontproperties": {"weight": "bold", "size": 12.5}, "alignment": "left"}
+        axes.legend(frameon=False, fontsize=11, handlelength=3, **spot).get_title().set_color(look(rows[names[0]])[0])
         axes.grid(color="#eeeeee")
         log_ticks(axes.xaxis, [seconds for x, _ in curves.values() for seconds in x])
-        axes.set_xlabel("time since launch (s, log scale)", fontsize=10)
-        axes.set_ylabel("test accuracy (%)", fontsize=10)
+        axes.set_xlabel("time since launch (s, log scale)")
+        axes.set_ylabel("test accuracy (%)")
     title_text = f"Test accuracy over time, and the best of each row; grey: the other strategies\n{where(rows, 'medians')}"
     figure.text(0.15 / PAGE, 1 - 0.12 / height, title_text, va="top", fontsize=12)
     return figure
-
-
-def curve(repeats: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """Seconds since launch and test accuracy after each epoch, medians over the repeats."""
-    epochs = [list(same) for same in zip(*(result["epochs"] for result in repeats), strict=False)]
-    return [middle(same, "after_s") for same in epochs], [middle(same, "test_acc_pct") for same in epochs]
 
 
 def places(widths: list[float]) -> list[tuple[int, float]]:
@@ -140,11 +145,19 @@ PLOTS = {"throughput": throughput, "accuracy_over_time": accuracy, "memory_and_t
 
 
 def save_plots(results: Results, folder: Path) -> list[Path]:
-    """Draw all plots as PNG and SVG into `folder`, and return the files; none if no row ended well. Same results, same bytes."""
+    """Draw the overviews and then a figure for each group of which a row ran, as PNG and SVG into `folder`; return the files.
+
+    None if no row ended well. Same results, same bytes.
+    """
     if not good(results):
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    return [path for name, draw in PLOTS.items() for path in save(draw(results), folder / name)]
+    written = [path for name, draw in PLOTS.items() for path in save(draw(results), folder / name)]
+    for group in params.groups():
+        figure = group_figure(group, results)
+        if figure is not None:
+            written += save(figure, folder / f"group_{group.number:02}")
+    return written
 
 
 @styled
