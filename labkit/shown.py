@@ -76,7 +76,7 @@ def factors(ran: Ran, *names: str) -> Picture | Text:
     """Images/s of one row after the other, each as a factor to the one before."""
     from labkit.lesson_plots import factor_ladder
 
-    here = {name: ran.results[ran.name_here(name)] for name in names if ran.name_here(name) in ran.results}
+    here = {name: ran.results[name] for name in map(ran.name_here, names) if name in ran.results}  # under the name that ran
     return picture(factor_ladder, here, "What each change brings, one after the other")
 
 
