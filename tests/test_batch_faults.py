@@ -154,10 +154,13 @@ def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
 @pytest.mark.parametrize("limit", ["cell_timeout_s", "deadline_s"])
 def test_time_is_over_during_a_collective(batch: Drill, limit: str) -> None:
     """Drill 21, with a cell's limit and with a notebook's."""
-    statuses = run_notebooks("tiny", only=[20, 21], **{limit: 20})
+    for seconds in (15, 60, 240):  # a busy machine takes its time until the fault fires
+        statuses = run_notebooks("tiny", only=[20, 21], **{limit: seconds})
+        if batch.fired.exists():
+            break
     assert batch.fired.exists(), "the fault did not fire in time: nothing is proved"
     assert [status.status for status in statuses] == ["ok", "timeout"], statuses
-    assert "20 s" in statuses[1].reason and "in cell 5" in statuses[1].reason
+    assert f"{seconds} s" in statuses[1].reason and "in cell 5" in statuses[1].reason
     batch.family = []
     batch.check_what_is_left("timeout")
 
