@@ -45,7 +45,7 @@ def step_on_one_and_two() -> Figure:
     title(
         3.75,
         "DDP",
-        "one process per device; gradients leave in buckets as soon as backward has them, and the sum comes back to all",
+        "one process per device; gradients leave in buckets as soon as backward has them, and their mean comes back to all",
     )
     rank = [
         ("data", 0.4, "128"),
