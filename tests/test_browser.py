@@ -129,7 +129,8 @@ def choose(page, menu: str, item: str) -> None:
 
 
 def errors(page) -> list[str]:
-    return page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+    kinds = ", ".join(f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("error", "stderr"))
+    return page.locator(kinds).all_inner_texts()
 
 
 def finished(page) -> bool:
