@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook, saved_tensors_hooks
 from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -17,8 +18,9 @@ from labkit.measure import synchronise
 
 
 class Recorder:
-    """Hooks on every layer of a strategy's models. They are placed after the strategy was built, so that what DDP and FSDP
-    hang on the same layers (gathering parameters, sending gradients) lies outside the intervals of forward and backward.
+    """Hooks on every layer of a strategy's models. They are placed after the strategy was built, so that what FSDP hangs on
+    the same layers (gathering parameters, scattering gradients) lies outside the intervals of forward and backward. What a
+    strategy sends from the hooks of single gradients (DDP and form=buckets: a copy, then the message travels by itself) lies inside.
 
     `events`: [kind, lane, layer, micro-batch, start, end], seconds of the monotonic clock, which all processes of a host share.
     """
@@ -30,8 +32,10 @@ class Recorder:
         self.began: dict[Any, Any] = {}
         for lane, model in enumerate(models_of(strategy)):
             for layer, (_, module) in enumerate(model.named_children()):
-                module.register_forward_pre_hook(lambda _m, inputs, at=(lane, layer): self.forward_begins(at, inputs))
-                module.register_forward_hook(lambda _m, inputs, out, at=(lane, layer): self.forward_ends(at, inputs, out))
+                module.register_forward_pre_hook(lambda module, _, at=(lane, layer): self.forward_begins(module, at))
+                module.register_forward_hook(
+                    lambda module, inputs, out, at=(lane, layer): self.forward_ends(module, at, inputs[0], out)
+                )
         register_optimizer_step_pre_hook(lambda *_: self.begin("update", 0, 0, 0))
         register_optimizer_step_post_hook(lambda *_: self.end("update", 0, 0, 0))
 
@@ -58,40 +62,51 @@ class Recorder:
         yield
         self.end(kind, 0, 0, 0)
 
-    def forward_begins(self, at: tuple[int, int], inputs: Any) -> None:
+    def forward_begins(self, module: nn.Module, at: tuple[int, int]) -> None:
         self.began["micro", at] = self.began.get(("micro", at), -1) + 1
         if self.weighing:
-            self.scales.on()
+            self.scales.on(module)
         self.begin("forward", *at, self.began["micro", at])
 
-    def forward_ends(self, at: tuple[int, int], inputs: Any, out: Tensor) -> None:
+    def forward_ends(self, module: nn.Module, at: tuple[int, int], x: Tensor, out: Tensor) -> None:
         micro = self.began["micro", at]
         if self.weighing:
             self.scales.off()
         self.end("forward", *at, micro)
         if not out.requires_grad:
             return
-        x = inputs[0]
-        out.register_hook(lambda _grad: self.backward_begins(at, micro, last=not x.requires_grad))
         if x.requires_grad:
+            out.register_hook(lambda _grad: self.begin("backward", *at, micro))
             x.register_hook(lambda _grad: self.end("backward", *at, micro))
+        else:
+            out.register_hook(lambda _grad: self.last_backward_begins(module, at, micro))
 
-    def backward_begins(self, at: tuple[int, int], micro: int, last: bool) -> None:
+    def last_backward_begins(self, module: nn.Module, at: tuple[int, int], micro: int) -> None:
+        """No gradient leaves the first layer: it ends with the last gradient of its own parameters. (The end of the whole
+        backward pass would be too late: DDP waits there for its messages, and FSDP sends this layer's gradients.)"""
+
+        def ended(_grads: Any) -> None:
+            self.end("backward", *at, micro)
+            hook.remove()
+
         self.begin("backward", *at, micro)
-        if last:  # no gradient leaves the first layer: it ends with the whole backward pass, before DDP waits for its messages
-            engine: Any = torch.autograd.Variable._execution_engine
-            engine.queue_callback(lambda: self.end("backward", *at, micro))
+        hook = register_multi_grad_hook([p for p in module.parameters() if p.requires_grad], ended)
 
 
 class Scales:
-    """Bytes that autograd keeps for backward, each storage once, parameters left out: now, and at the peak."""
+    """Bytes that autograd keeps for backward, each storage once, parameters and buffers left out: now, and at the peak."""
 
     def __init__(self) -> None:
         self.held, self.now, self.peak = {}, 0, 0
-        self.lock, self.local = threading.Lock(), threading.local()
+        self.lock, self.local = threading.RLock(), threading.local()  # a Kept may go while this thread holds the lock
 
-    def on(self) -> None:
-        self.local.hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: Kept(tensor, self), lambda kept: kept.tensor)
+    def on(self, module: nn.Module) -> None:
+        mine = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+
+        def pack(tensor: Tensor) -> Any:
+            return tensor if tensor.untyped_storage().data_ptr() in mine else Kept(tensor, self)
+
+        self.local.hooks = saved_tensors_hooks(pack, lambda kept: kept.tensor if isinstance(kept, Kept) else kept)
         self.local.hooks.__enter__()
 
     def off(self) -> None:
@@ -99,12 +114,9 @@ class Scales:
 
     def add(self, tensor: Tensor, count: int) -> None:
         storage = tensor.untyped_storage()
-        where = storage.data_ptr()
-        if isinstance(tensor, nn.Parameter) or where == 0:
-            return
         with self.lock:
-            before = self.held.get(where, 0)
-            self.held[where] = before + count
+            before = self.held.get(storage.data_ptr(), 0)
+            self.held[storage.data_ptr()] = before + count
             self.now += storage.nbytes() * ((before + count > 0) - (before > 0))
             self.peak = max(self.peak, self.now)
 

@@ -18,6 +18,7 @@ from labkit.machine import process_group, this_machine
 from labkit.show import over
 from labkit.spec import Spec, SpecError
 
+PROBE = ("trace.py", "recorder.py")  # an edit of these makes kept traces invalid, beside what does so for every run
 WARMUP_STEPS = 2
 KINDS = ("backward", "forward", "update", "data")  # where two happen at once, the time counts as the first of these
 SILENCEABLE = ("ddp", "fsdp", "collective", "parameter_server")
@@ -110,14 +111,13 @@ def trace(
     """
     from labkit.datasets import prepare
     from labkit.folders import claimed, conditions, label_of, read_json, runs_folder
-    from labkit.launch import launch, warm
+    from labkit.launch import launch
     from labkit.measure import write_json
     from labkit.runs import plan
     from labkit.worker import Job
 
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
         raise SpecError(f"steps={steps!r}: must be a whole number from 1 to 1000")
-    warm()
     (planned, *_) = [one for one in plan([row], profile, overrides) if one.spec] or plan([row], profile, overrides)
     spec = planned.spec
     if spec is None:
@@ -126,8 +126,14 @@ def trace(
         raise SpecError(
             f"exchange=False: {spec.strategy} has no exchange to leave out; it can be had for {', '.join(SILENCEABLE)}"
         )
+    if spec.strategy == "data_parallel" and spec.device == "cuda":
+        raise SpecError(
+            f"{row}: torch's DataParallel makes new replicas in every step, which this probe cannot follow; use device=cpu"
+        )
     folder = runs_folder() / label_of(profile, overrides or {}) / spec.name / "trace" / (f"{steps}" + "-silent" * (not exchange))
-    about = conditions(spec) | {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
+    about = conditions(spec) | {
+        "probe": hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in PROBE)).hexdigest()[:16]
+    }
     kept = read_json(folder / "trace.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
         with claimed(folder):

@@ -1,14 +1,16 @@
 """A probe: what a message costs. An all-reduce over sizes, by the backend and by our own ring, beside a plain memory copy.
 
-Small messages cost latency, large ones bytes: time = latency + bytes / bandwidth (the model of Hockney, 1994), fitted here.
+Small messages cost latency, large ones bytes: time = latency + bytes / bandwidth (the model of Hockney, 1994), read off at the two ends.
 """
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from labkit.machine import this_machine, versions
@@ -26,7 +28,7 @@ def wire(
     Raises SpecError for a backend that this machine cannot run, RunFailed if a rank fails.
     """
     from labkit.folders import claimed, code_digest, commit, read_json, runs_folder
-    from labkit.launch import launch, warm
+    from labkit.launch import launch
     from labkit.measure import write_json
     from labkit.worker import Job
 
@@ -38,9 +40,9 @@ def wire(
         raise SpecError(
             f"backend=nccl: needs {ranks} CUDA devices, this machine has {len(this_machine().cuda)}; use backend=gloo"
         )
-    warm()
     folder = runs_folder() / "probes/wire" / f"{backend}-{ranks}-{turns}-{max(sizes)}"
     about = {"machine": this_machine().to_dict(), "versions": versions(), "code": code_digest(), "sizes": list(sizes)}
+    about |= {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = read_json(folder / "wire.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
         with claimed(folder):
@@ -79,6 +81,8 @@ def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend
             seconds = []
             for _ in range(turns + 1):  # the first is to warm up
                 dist.barrier()
+                if way == "copy" and rank:  # the memory is rank 0's alone
+                    continue
                 began = time.perf_counter()
                 operation()
                 synchronise(device)
@@ -86,6 +90,8 @@ def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend
                 if way != "copy":
                     dist.all_reduce(took, op=dist.ReduceOp.MAX)
                 seconds.append(float(took))
+            if way == "copy" and rank:
+                continue
             timed = seconds[1:]
             lines.append({"way": way, "backend": backend, "ranks": dist.get_world_size(), "bytes": message.nbytes})
             lines[-1] |= {"median_s": statistics.median(timed), "min_s": min(timed), "max_s": max(timed)}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
 from labkit.diagnose import RunFailed
+from labkit.recorder import Scales
 from labkit.spec import SpecError
 from labkit.trace import longer, split_of, trace, union
 from labkit.trace_plots import holds_figure, split_figure, timeline
-from labkit.wire import fit, wire, wire_figure
 
 SINGLE = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
 DDP = "ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse"
@@ -96,7 +98,43 @@ def test_gpipe_does_all_forwards_first_and_1f1b_does_not(traces):
     assert 0 <= traces[PIPE].bubble() < 1
 
 
-def test_silence_sends_nothing_and_only_where_it_can(traces):
+def test_stages_hand_on_each_micro_batch(traces):
+    """Across processes: nothing begins before what it needs was computed by the other stage."""
+    for name in ("model_parallel_resnet18_bs256_cacheFalse", PIPE, PIPE + "+schedule=1f1b"):
+        for k in range(2):
+            times = {}
+            for rank, events in traces[name].step(k).items():
+                for kind, _, _, micro, start, end in events:
+                    a, b = times.get((kind, rank, micro), (start, end))
+                    times[kind, rank, micro] = min(a, start), max(b, end)
+            for micro in range(traces[name].spec.micro_batches):
+                assert times["forward", 0, micro][1] < times["forward", 1, micro][0], name
+                assert times["forward", 1, micro][1] < times["backward", 1, micro][0], name
+                assert times["backward", 1, micro][1] < times["backward", 0, micro][0], name
+
+
+def test_activations_are_weighed_once_and_let_go():
+    """Two layers on 3 images of 4 numbers: the images and 8 outputs each are kept; weights, their views, and buffers are not."""
+    model, scales = (
+        nn.Sequential(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True)), nn.Linear(8, 2)),
+        Scales(),
+    )
+    x, y = torch.randn(3, 4), []
+    for layer in model:
+        scales.on(layer)
+        x = layer(x)
+        y.append(x)
+        scales.off()
+    images, out, statistics = 3 * 4 * 4, 3 * 8 * 4, 2 * 8 * 4
+    assert scales.now == scales.peak == images + out + out + statistics, (
+        "images; into and out of BatchNorm; its mean and deviation"
+    )
+    y[-1].sum().backward()
+    del x, y
+    assert scales.now == 0 and scales.peak > 0
+
+
+def test_silence_only_where_it_can(traces):
     silent = trace(DDP, "tiny", steps=2, exchange=False)
     assert not silent.exchange and len(silent.ranks) == 2
     assert longer(traces[DDP], silent) > 0 and longer(None, silent) is None
@@ -112,13 +150,13 @@ def test_it_is_kept_and_recorded_again_when_asked(monkeypatch, traces):
         trace(DDP, "tiny", steps=2, fresh=True)
 
 
-def test_bad_questions_are_refused():
-    with pytest.raises(SpecError, match="steps=0"):
-        trace(DDP, "tiny", steps=0)
-    with pytest.raises(SpecError, match="ranks=1"):
-        wire(ranks=1)
-    with pytest.raises(SpecError, match="gloo and nccl"):
-        wire(backend="mpi")
+def test_bad_questions_are_refused(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("labkit.launch.warm", lambda *_: pytest.fail("a process was started"))
+        with pytest.raises(SpecError, match="steps=0"):
+            trace(DDP, "tiny", steps=0)
+        with pytest.raises(SpecError, match="exchange=False: single"):
+            trace(SINGLE, "tiny", exchange=False)
     with pytest.raises(RunFailed, match=r"0\.001|deadline|longer"):
         trace(SINGLE, "tiny", {"lr": 1000.0, "device": "cpu", "deadline_s": 0.001}, steps=2)
 
@@ -134,19 +172,6 @@ def test_union_and_split():
         "update_s": 0.0,
         "exchange_s": 6.0,
     }
-
-
-def test_messages_cost_latency_and_bytes():
-    lines = wire(sizes=(2**10, 2**14, 2**20, 2**23), turns=3)
-    assert [line["way"] for line in lines] == ["all_reduce", "ring", "copy"] * 4
-    assert all(0 < line["min_s"] <= line["median_s"] <= line["max_s"] for line in lines)
-    for way in ("all_reduce", "ring"):
-        mine = [line for line in lines if line["way"] == way]
-        assert mine[-1]["median_s"] > mine[0]["median_s"], "8 MiB take longer than 1 KiB"
-    made_up = [{"bytes": n, "median_s": 1e-4 + n / 1e9, "min_s": 1e-4 + n / 1e9} for n in (10**3, 10**6, 10**7)]
-    latency, bandwidth = fit(made_up)
-    assert latency == pytest.approx(1e-4, rel=0.02) and bandwidth == pytest.approx(1e9)
-    assert wire_figure(lines).axes
 
 
 def test_figures_can_be_drawn(traces):

@@ -1,0 +1,43 @@
+"""The message probe: every way and size has a time, what was measured is kept, and a question it cannot answer is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from labkit.spec import SpecError
+from labkit.wire import fit, wire, wire_figure
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs_apart(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield
+
+
+def test_messages_cost_latency_and_bytes(monkeypatch):
+    lines = wire(sizes=(2**10, 2**14, 2**20, 2**23), turns=3)
+    assert [line["way"] for line in lines] == ["all_reduce", "ring", "copy"] * 4
+    assert all(0 < line["min_s"] <= line["median_s"] <= line["max_s"] for line in lines)
+    for way in ("all_reduce", "ring"):
+        mine = [line for line in lines if line["way"] == way]
+        assert mine[-1]["median_s"] > mine[0]["median_s"], "8 MiB take longer than 1 KiB"
+    assert wire_figure(lines).axes
+    monkeypatch.setattr("labkit.launch.launch", lambda *_: pytest.fail("measured again"))
+    assert wire(sizes=(2**10, 2**14, 2**20, 2**23), turns=3) == lines, "what was measured is kept"
+
+
+def test_latency_and_bandwidth_are_read_off_at_the_ends():
+    made_up = [{"bytes": n, "median_s": 1e-4 + n / 1e9, "min_s": 1e-4 + n / 1e9} for n in (10**3, 10**6, 10**7)]
+    latency, bandwidth = fit(made_up)
+    assert latency == pytest.approx(1e-4, rel=0.02) and bandwidth == pytest.approx(1e9)
+
+
+def test_bad_questions_are_refused(monkeypatch):
+    monkeypatch.setattr("labkit.launch.warm", lambda *_: pytest.fail("a process was started"))
+    with pytest.raises(SpecError, match="ranks=1"):
+        wire(ranks=1)
+    with pytest.raises(SpecError, match="gloo and nccl"):
+        wire(backend="mpi")
+    with pytest.raises(SpecError, match="needs 64 CUDA devices"):
+        wire(ranks=64, backend="nccl")
