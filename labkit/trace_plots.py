@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -31,20 +33,14 @@ def timeline(trace: Trace, step: int = 0) -> Figure:
     for y, (rank, lane) in enumerate(reversed(lanes)):
         start, finish = ((t - begin) * 1e3 for t in trace.ranks[rank]["steps"][step])
         axes.barh(y, finish - start, left=start, height=0.62, color="white", edgecolor="#bbbbbb", linewidth=0.8)
-        for kind, _, layer, micro, a, b in [event for event in trace.step(step)[rank] if event[1] == lane]:
+        for kind, _, _, _, a, b in [event for event in trace.step(step)[rank] if event[1] == lane]:
             colour, hatch = WORK[kind]
             left, width = (a - begin) * 1e3, (b - a) * 1e3
             axes.barh(y, width, left=left, height=0.62, color=colour, hatch=hatch, edgecolor="white", linewidth=0.3)
-            if several and kind in ("forward", "backward") and layer == first_layer(trace, step, rank):
-                axes.text(
-                    left + width / 2,
-                    y,
-                    str(micro + 1),
-                    ha="center",
-                    va="center",
-                    fontsize=10,
-                    color="black" if kind == "forward" else "white",
-                )
+        for (kind, micro), (a, b) in micro_batches(trace.step(step)[rank]).items() if several else ():
+            colour, ground = ("black", WORK[kind][0]) if kind == "forward" else ("white", WORK[kind][0])
+            middle, box = ((a + b) / 2 - begin) * 1e3, {"facecolor": ground, "edgecolor": "none", "pad": 1}
+            axes.text(middle, y, str(micro + 1), ha="center", va="center", fontsize=11, color=colour, bbox=box)
     axes.set_yticks(range(len(lanes)), [name_of(trace, rank, lane, lanes) for rank, lane in reversed(lanes)], fontsize=11)
     axes.set_xlim(0, (end - begin) * 1e3)
     axes.tick_params(axis="y", length=0)
@@ -57,8 +53,14 @@ def timeline(trace: Trace, step: int = 0) -> Figure:
     return figure
 
 
-def first_layer(trace: Trace, step: int, rank: int) -> int:
-    return min(event[2] for event in trace.step(step)[rank] if event[0] == "forward")
+def micro_batches(events: list[list[Any]]) -> dict[tuple[str, int], tuple[float, float]]:
+    """From when to when a stage computed (forward or backward, micro-batch)."""
+    spans: dict[tuple[str, int], tuple[float, float]] = {}
+    for kind, _, _, micro, start, end in events:
+        if kind in ("forward", "backward"):
+            a, b = spans.get((kind, micro), (start, end))
+            spans[kind, micro] = min(a, start), max(b, end)
+    return spans
 
 
 def name_of(trace: Trace, rank: int, lane: int, lanes: list[tuple[int, int]]) -> str:
@@ -80,8 +82,11 @@ def split_figure(traces: dict[str, Trace]) -> Figure:
             colour, hatch = WORK[kind]
             axes.barh(y, width, left=left, height=0.62, color=colour, hatch=hatch, edgecolor="white")
             left += width
-        axes.annotate(f"{left:.1f} ms", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11)
+        axes.annotate(
+            f"{left:,.{0 if left >= 100 else 1}f} ms", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11
+        )
     axes.set_yticks(range(len(traces)), list(reversed(traces)), fontsize=11)
+    axes.set_ylim(-0.6, len(traces) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
@@ -105,6 +110,7 @@ def holds_figure(traces: dict[str, Trace]) -> Figure:
         axes.annotate(f"{left:.1f} MiB", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11)
     names = [f"{label}, {name_of(trace, rank['rank'], 0, [])}" for label, trace, rank in bars]
     axes.set_yticks(range(len(bars)), names[::-1], fontsize=11)
+    axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
