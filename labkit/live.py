@@ -220,7 +220,7 @@ def ended(title: str, lines: list[dict[str, Any]], results: dict[str, list[dict[
         )
         texts.append(f"{line['name']}{which}: {figures}{', kept from an earlier run' if kept else ''}")
         y += 20
-    others = [f"{line['name']}: {line['status']}, {line['reason']}" for line in lines if line["status"] != "ok"]
+    others = [f"{line['name']}: {line['reason'] or line['status']}" for line in lines if line["status"] != "ok"]
     head = f"{title}: {word or 'done'}"
     key = "".join(f'<tspan fill="{grey or "currentColor"}">■</tspan> {name}  ' for _, name, grey in PARTS)
     svg = f'<svg width="100%" viewBox="0 0 1000 {y + 20}" style="max-width:1000px" font-size="12" fill="currentColor" role="img" aria-label="{html.escape(head)}">{"".join(shapes)}<text x="330" y="{y + 12}">{key}</text></svg>'
