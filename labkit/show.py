@@ -106,11 +106,12 @@ def say(*cases: tuple[Any, str] | str) -> Text:
     """The first text whose condition holds: what a notebook says is chosen by what was measured, not written beforehand.
 
     A case is (condition, text), or at the end a text for every other outcome. A condition of None means that the figure
-    is not there (a row that did not run): the case is passed over.
+    is not there (a row that did not run): the case is passed over, and so is the text for every other outcome, since
+    nothing was measured that it could be chosen by.
     """
     unmeasured = False
     for case in cases:
-        condition, text = (True, case) if isinstance(case, str) else case
+        condition, text = (not unmeasured, case) if isinstance(case, str) else case
         if condition is None:
             unmeasured = True
         elif condition:

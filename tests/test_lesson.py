@@ -86,7 +86,9 @@ def test_texts_are_chosen_by_the_outcome():
     assert str(tell(1.5, **texts)) == "faster 1.50"
     assert str(tell(0.5, **texts)) == "slower 50 %"
     assert str(tell(1.01, **texts)) == "equal"
-    assert str(say((None, "a"), (False, "b"), "c")) == "c"
+    assert str(say((False, "a"), (False, "b"), "c")) == "c"
+    assert str(say((None, "a"), (True, "b"), "c")) == "b"
+    assert "Not measured" in str(say((None, "a"), (False, "b"), "c")), "a missing row must not become a claim"
     assert "Not measured" in str(say((None, "a")))
     with pytest.raises(ValueError, match="no case holds"):
         say((False, "a"))
