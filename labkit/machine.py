@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
+import sys
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,12 @@ class Machine:
 @functools.cache
 def this_machine() -> Machine:
     import psutil
-    import torch
 
-    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return Machine(
         cpu=_cpu_name(),
         cores=available_cores(),
         memory_gib=round(psutil.virtual_memory().total / 2**30),
-        cuda=tuple(torch.cuda.get_device_name(i) for i in devices),
+        cuda=_cuda_names(),
         system=f"{platform.system()} {platform.machine()}",
     )
 
@@ -54,9 +55,19 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
+def _cuda_names() -> tuple[str, ...]:
+    """The devices that torch sees. Where no driver is installed there are none, and no seconds go into importing torch to hear so."""
+    if "rocm" not in version("torch"):  # torch for AMD's devices calls them CUDA, too, and has another driver
+        try:
+            ctypes.CDLL("libcuda.so.1" if sys.platform != "win32" else "nvcuda.dll")
+        except OSError:
+            return ()
+    import torch
 
+    return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))
+
+
+def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy", "labkit")}
 
 
@@ -71,8 +82,8 @@ class Needs(Exception):
 def fit(spec: Spec, machine: Machine, ranks_here: int | None = None) -> Spec:
     """The Spec with every `auto` and 0 made concrete for this machine. Raises Needs where it cannot run.
 
-    `ranks_here`: how many of the ranks this machine gets, if not all. A row never changes its meaning here: what NCCL would carry is not run on gloo under the NCCL name, but offered
-    as the gloo row (`Needs.instead`).
+    `ranks_here`: how many of the ranks this machine gets, if not all. A row never changes its meaning here: what NCCL would
+    carry is not run on gloo under the NCCL name, but offered as the gloo row (`Needs.instead`).
     """
     device = spec.device if spec.device != "auto" else "cuda" if machine.cuda else "cpu"
     if device == "cpu" and spec.backend == "nccl":

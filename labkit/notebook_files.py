@@ -23,7 +23,6 @@ from labkit import params
 from labkit.spec import SpecError, nearest
 
 EVERYTHING = 99  # the notebook that reads the results of all others
-RESULTS = ("result.json", "trace.json")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,8 @@ def parameters_of(notebook: Notebook, **given: Any) -> dict[str, Any]:
 
 def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Path, rows: Iterable[str]) -> str:
     """A digest of all that the executed notebook depends on: itself, its parameters, labkit and params/, versions, and the
-    results of its rows (of all rows, for the last notebook). `fresh` decides what is trained, and is seen in the results."""
+    results of its rows (of all rows, for the last notebook). `fresh` decides what is trained, and is seen in the results. Probes
+    are left out: a later notebook may be the first to probe a row that is this one's, too."""
     from labkit.machine import versions
 
     digest = hashlib.sha256(notebook.path.read_bytes())
@@ -112,7 +112,7 @@ def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Pa
     for path in sorted([*package, *params.PARAMS.rglob("*.yaml"), *params.PARAMS.rglob("*.csv")]):
         digest.update(path.name.encode() + path.read_bytes())
     folders = ["*"] if notebook.number == EVERYTHING else sorted(rows)
-    for path in sorted(path for row in folders for name in RESULTS for path in profile_folder.glob(f"{row}/**/{name}")):
+    for path in sorted(path for row in folders for path in profile_folder.glob(f"{row}/*/result.json")):
         digest.update(str(path.relative_to(profile_folder)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -40,15 +40,15 @@ def wait_for(what, seconds: float, why: str):
 
 
 def ranks_of(server: psutil.Process) -> list[int]:
-    """The training processes below a Jupyter server: fork servers of its kernels, and their forks."""
-    found = []
+    """The training processes below a Jupyter server: the children of its kernels' fork servers, which have the same command line."""
+    found = {}
     for process in server.children(recursive=True):
         try:
             if "labkit.worker" in " ".join(process.cmdline()):
-                found.append(process.pid)
+                found[process.pid] = process.ppid()
         except psutil.Error:
             continue
-    return found
+    return [pid for pid, parent in found.items() if parent in found]
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +189,7 @@ def test_the_stop_button_ends_every_process(page, jupyter):
 
     wait_for(lambda: "KeyboardInterrupt" in " ".join(errors(page)), 20, "no KeyboardInterrupt in the notebook")
     assert page.get_by_text("interrupted; finished runs are kept").count() == 1
-    # the fork server stays for the next run; it is one process, and has no child
-    wait_for(lambda: len(ranks_of(server)) <= 1, 10, "ranks outlive the interrupt")
+    wait_for(lambda: not ranks_of(server), 10, "ranks outlive the interrupt")
     shot(page, "stop_after")
     page.get_by_text("| Idle").wait_for()  # a cell that comes while the interrupt empties the queue is thrown away with it
     page.locator(".jp-CodeCell").nth(2).click()
