@@ -18,7 +18,7 @@ from typing import Any
 
 from labkit import params
 from labkit.batch_processes import run_child, sigterm_interrupts
-from labkit.folders import claimed, conditions, held, label_of, read_json, runs_folder
+from labkit.folders import claimed, conditions, held, label_of, read_json, runs_folder, write_json
 from labkit.notebook_files import EVERYTHING, Notebook, cells_of, discover, inputs_of, parameters_of, publish
 from labkit.runs import Planned, plan
 from labkit.spec import FIELDS, SpecError
@@ -58,8 +58,6 @@ class Task:
         return inputs_of(self.notebook, self.parameters, self.folder.parent, [row.name for row in self.rows])
 
     def write(self, status: Status) -> None:
-        from labkit.measure import write_json
-
         write_json(self.path("status.json"), {key: value for key, value in asdict(status).items() if key != "kept"})
 
 

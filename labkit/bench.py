@@ -20,7 +20,6 @@ import torch.distributed as dist
 
 from labkit import folders, launch, runs
 from labkit.machine import fit, this_machine
-from labkit.measure import write_json
 from labkit.spec import Spec, SpecError, nearest
 from labkit.worker import Job
 
@@ -189,6 +188,6 @@ def main(names: list[str], pairs: int = 5) -> Path:
         rich.print_json(data=figures[name])
     path = folders.runs_folder() / "bench" / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, figures)
+    folders.write_json(path, figures)
     rich.print(f"kept in {path}")
     return path

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,6 @@ def label_of(profile: str, overrides: dict[str, Any]) -> str:
 
 def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float) -> dict[str, Any]:
     """Write attempt.json, which says that a run is under way, and return what every outcome of it begins with."""
-    from labkit.measure import write_json
-
     attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": ""}
     attempt |= conditions(spec) | {
         "commit": commit(),
@@ -66,8 +65,6 @@ def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float)
 
 def keep(folder: Path, outcome: dict[str, Any]) -> None:
     """End a run: a result replaces the last one; a failure is told beside it."""
-    from labkit.measure import write_json
-
     outcome["total_time_s"] = time.time() - outcome["started_at"]
     write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
     if outcome["status"] == "ok":
@@ -107,6 +104,23 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise OSError(f"{path}: damaged ({error}); delete this file to have the row trained again") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if the process or the machine dies in between."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

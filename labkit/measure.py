@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import threading
@@ -89,16 +88,3 @@ class Progress:
                 last, written_at = where, time.time()
                 self.write(self.now())
             time.sleep(BEAT_S)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file so that it is there whole or not at all, even if the process or the machine dies in between."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with open(draft, "w") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

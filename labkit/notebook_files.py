@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import params
+from labkit.folders import write_whole
 from labkit.spec import SpecError, nearest
 
 EVERYTHING = 99  # the notebook that reads the results of all others
@@ -137,8 +138,6 @@ def publish(executed: Path, status: str, reason: str) -> None:
     import_jsonschema()
     import nbformat
     from nbconvert import HTMLExporter
-
-    from labkit.plots import write_whole
 
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("widgets", None)

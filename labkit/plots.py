@@ -6,7 +6,6 @@ Every function takes what `results.read_results` returns, {row name: [results]},
 from __future__ import annotations
 
 import io
-import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from labkit import params
+from labkit.folders import write_whole
 from labkit.group_plots import curve, group_figure
 from labkit.looks import (
     DASHES,
@@ -170,13 +170,3 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         written.append(stem.with_name(f"{stem.name}.{kind}"))
         write_whole(written[-1], content.getvalue())
     return written
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

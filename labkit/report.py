@@ -20,6 +20,7 @@ from typing import Any
 from markupsafe import Markup
 
 from labkit import params
+from labkit.folders import write_whole
 from labkit.markdown import table
 from labkit.report_say import Say
 from labkit.report_view import Found, view
@@ -43,7 +44,7 @@ def write_report(
     The same folders give the same bytes. `path` is where report.md goes, or would go; by default the repository's root. Each
     file is replaced whole or not at all. Raises SpecError for an unknown profile or language, or a bad override.
     """
-    from labkit.plots import save_plots, write_whole
+    from labkit.plots import save_plots
 
     path, languages = Path(path or params.ROOT / "report.md").absolute(), checked(languages)
     found = Found(profile, overrides or {}, path.parent)

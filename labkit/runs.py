@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import params
-from labkit.folders import claimed, conditions, keep, label_of, opening, read_json, runs_folder
+from labkit.folders import claimed, conditions, keep, label_of, opening, read_json, runs_folder, write_json
 from labkit.machine import Needs, fit, process_group, this_machine
 from labkit.spec import Spec, SpecError
 
@@ -149,7 +149,6 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
     """One run of a fitted Spec, or its kept result. Returns the content of result.json (or of attempt.json if it failed)."""
     from labkit.datasets import prepare
     from labkit.launch import warm
-    from labkit.measure import write_json
 
     folder = runs_folder() / label / spec.name / str(repeat)
     about = conditions(spec)

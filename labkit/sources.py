@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import html
-import importlib
-import inspect
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from labkit.show import Html, Text
 from labkit.spec import STRATEGIES, SpecError, nearest
@@ -38,13 +38,17 @@ def code(name: str) -> Text:
         return fenced(f"labkit/strategies/{name}.py", strategy_file(name).read_text(encoding="utf-8"))
     module, _, inner = name.partition(".")
     module = f"strategies.{module}" if module in STRATEGIES else module
-    try:
-        found = importlib.import_module(f"labkit.{module}")
-        for part in inner.split(".") if inner else []:
-            found = getattr(found, part)
-    except (ImportError, AttributeError):
-        raise SpecError(f"code '{name}': labkit has nothing of that name{nearest(name, STRATEGIES)}") from None
-    return fenced(f"labkit/{module.replace('.', '/')}.py", textwrap.dedent(inspect.getsource(found)))
+    file = Path(__file__).parent / f"{module.replace('.', '/')}.py"
+    source = file.read_text(encoding="utf-8") if file.is_file() else ""
+    node: Any = ast.parse(source)  # read, not imported: no notebook waits for torch to show a function
+    for part in inner.split(".") if inner else []:
+        node = next((one for one in getattr(node, "body", ()) if getattr(one, "name", None) == part), None)
+    if not source or node is None:
+        raise SpecError(f"code '{name}': labkit has nothing of that name{nearest(name, STRATEGIES)}")
+    if inner:
+        first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+        source = textwrap.dedent("\n".join(source.splitlines()[first - 1 : node.end_lineno]))
+    return fenced(f"labkit/{module.replace('.', '/')}.py", source)
 
 
 def fenced(title: str, source: str) -> Text:

@@ -109,7 +109,7 @@ def trace(
     is no training, since the ranks drift apart; its time is what the computation alone takes. Raises SpecError for a row
     that this machine cannot run, or that cannot compute without an exchange; RunFailed if a rank fails.
     """
-    from labkit.folders import claimed, conditions, label_of, read_json, runs_folder
+    from labkit.folders import claimed, conditions, label_of, read_json, runs_folder, write_json
     from labkit.runs import plan
 
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
@@ -134,7 +134,6 @@ def trace(
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
         from labkit.datasets import prepare
         from labkit.launch import launch  # with torch, which a kept probe does not need
-        from labkit.measure import write_json
         from labkit.worker import Job
 
         with claimed(folder):

@@ -27,7 +27,7 @@ def wire(
 
     Raises SpecError for a backend that this machine cannot run, RunFailed if a rank fails.
     """
-    from labkit.folders import claimed, code_digest, commit, read_json, runs_folder
+    from labkit.folders import claimed, code_digest, commit, read_json, runs_folder, write_json
 
     if backend not in ("gloo", "nccl"):
         raise SpecError(f"backend={backend!r}: there are gloo and nccl")
@@ -43,7 +43,6 @@ def wire(
     kept = read_json(folder / "wire.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
         from labkit.launch import launch  # with torch, which a kept probe does not need
-        from labkit.measure import write_json
         from labkit.worker import Job
 
         with claimed(folder):

@@ -30,7 +30,8 @@ import torch.distributed.pipelining
 import torch.distributed.tensor
 
 from labkit import loop
-from labkit.measure import Progress, write_json
+from labkit.folders import write_json
+from labkit.measure import Progress
 from labkit.spec import STRATEGIES, Spec
 from labkit.strategy import strategy_class
 
