@@ -21,7 +21,6 @@ import torch.distributed as dist
 from labkit import folders, launch, runs
 from labkit.machine import fit, this_machine
 from labkit.spec import Spec, SpecError, nearest
-from labkit.worker import Job
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 FASHION = {
@@ -141,7 +140,7 @@ def startup(turns: int) -> dict[str, Any]:
 def floors(turns: int) -> dict[str, Any]:
     """The limits below a step: compute alone, a memory copy, and bytes over the wire for ResNet-18's gradients (gloo, two ranks)."""
     folder = folders.runs_folder() / "bench/floors"
-    ranks = launch.launch(Job("labkit.bench:wire", 2, folder, {"turns": turns}, threads=1))
+    ranks = launch.launch(launch.Job("labkit.bench:wire", 2, folder, {"turns": turns}, threads=1))
     return {"two local ranks, one thread each": ranks[0]}
 
 

@@ -18,21 +18,34 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit.diagnose import RankView, RunFailed, diagnose
 from labkit.folders import code_digest
-
-if TYPE_CHECKING:
-    from labkit.worker import Job
 
 POLL_S = 0.1
 GRACE_S = 5.0  # after a rank lost its peer, the time for the peer to say why
 STACK_S = 0.5  # for a hung rank to write its stack
 _starting = threading.Lock()
 _imported = ""  # the digest of the code that the fork server has imported
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to start: `processes` copies of `target`, "module:function", called with `arguments` and the keywords
+    rank, progress; what it returns must be plain data (JSON)."""
+
+    target: str
+    processes: int
+    folder: Path
+    arguments: dict[str, Any] = field(default_factory=dict)
+    backend: str = "gloo"  # "" for no process group
+    threads: int = 1
+    timeout_s: float = 20.0
+    deadline_s: float = 3600.0
 
 
 def warm(wait: bool = False) -> None:
@@ -43,7 +56,7 @@ def warm(wait: bool = False) -> None:
     global _imported
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for CUDA any other way would spoil it for forks
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["labkit.worker"])
+    context.set_forkserver_preload(["labkit.worker", __name__])
     from multiprocessing import forkserver
 
     with _without_main():
@@ -112,19 +125,24 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
     warm()
-    from labkit.worker import rank_main
-
     context = multiprocessing.get_context("forkserver")
     ranks: list[Rank] = []
     try:
         with _interrupt_later(), _without_main():
             for rank in range(job.processes):
-                ranks.append(Rank(context.Process(target=rank_main, args=(job, rank), name=f"rank{rank}"), folder, rank))
+                ranks.append(Rank(context.Process(target=begin, args=(job, rank), name=f"rank{rank}"), folder, rank))
         return supervise(job, ranks, on_progress)
     finally:
         with _interrupt_later():
             end_all(ranks)
             shutil.rmtree(folder / "scratch", ignore_errors=True)
+
+
+def begin(job: Job, rank: int) -> None:
+    """What a rank is forked for. The launching process itself never imports the worker, and with it torch: that takes seconds."""
+    from labkit.worker import rank_main
+
+    rank_main(job, rank)
 
 
 class Rank:

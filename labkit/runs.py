@@ -175,8 +175,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
 
 def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_progress) -> dict[str, Any]:
     """Start the ranks, and boil down what they return; or the status and the reason why there is nothing."""
-    from labkit.launch import RunFailed, launch
-    from labkit.worker import Job
+    from labkit.launch import Job, RunFailed, launch
 
     job = Job(
         target="labkit.worker:train_row",

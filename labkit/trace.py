@@ -109,7 +109,9 @@ def trace(
     is no training, since the ranks drift apart; its time is what the computation alone takes. Raises SpecError for a row
     that this machine cannot run, or that cannot compute without an exchange; RunFailed if a rank fails.
     """
+    from labkit.datasets import prepare
     from labkit.folders import claimed, conditions, label_of, read_json, runs_folder, write_json
+    from labkit.launch import Job, launch
     from labkit.runs import plan
 
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
@@ -132,10 +134,6 @@ def trace(
     }
     kept = read_json(folder / "trace.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
-        from labkit.datasets import prepare
-        from labkit.launch import launch  # with torch, which a kept probe does not need
-        from labkit.worker import Job
-
         with claimed(folder):
             arguments = {"spec": spec.to_dict(), "data_folder": str(prepare(spec.dataset)), "steps": steps, "exchange": exchange}
             job = Job(

@@ -28,6 +28,7 @@ def wire(
     Raises SpecError for a backend that this machine cannot run, RunFailed if a rank fails.
     """
     from labkit.folders import claimed, code_digest, commit, read_json, runs_folder, write_json
+    from labkit.launch import Job, launch
 
     if backend not in ("gloo", "nccl"):
         raise SpecError(f"backend={backend!r}: there are gloo and nccl")
@@ -42,9 +43,6 @@ def wire(
     about |= {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = read_json(folder / "wire.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
-        from labkit.launch import launch  # with torch, which a kept probe does not need
-        from labkit.worker import Job
-
         with claimed(folder):
             group = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
             threads = max(1, this_machine().cores // ranks)

@@ -17,11 +17,10 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing import connection, forkserver, parent_process
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -35,26 +34,14 @@ from labkit.measure import Progress
 from labkit.spec import STRATEGIES, Spec
 from labkit.strategy import strategy_class
 
+if TYPE_CHECKING:
+    from labkit.launch import Job
+
 # How gloo and NCCL say that a peer is gone or silent: a plain RuntimeError, told from others by its words alone.
 LOST_PEER_WORDS = ("gloo", "nccl", "timeout", "timed out", "by peer", "connection", "broken pipe", "socket", "pair closure")
 
 for _name in STRATEGIES:  # imported by the fork server, so that no rank has to
     strategy_class(_name)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to start: `processes` copies of `target`, "module:function", called with `arguments` and the keywords
-    rank, progress; what it returns must be plain data (JSON)."""
-
-    target: str
-    processes: int
-    folder: Path
-    arguments: dict[str, Any] = field(default_factory=dict)
-    backend: str = "gloo"  # "" for no process group
-    threads: int = 1
-    timeout_s: float = 20.0
-    deadline_s: float = 3600.0
 
 
 def rank_main(job: Job, rank: int) -> None:

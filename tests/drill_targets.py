@@ -24,10 +24,11 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 
-from labkit import launch, measure
+from labkit import folders, launch
+from labkit.launch import Job
 from labkit.results import read_results
 from labkit.spec import Spec
-from labkit.worker import Job, train_row
+from labkit.worker import train_row
 
 ROOT = Path(__file__).parent.parent
 TAG = "LABKIT_DRILL"  # in the environment of every process of a drill, so that orphans are found too
@@ -115,24 +116,23 @@ def sum_of_ranks(*, rank: int, progress: Any) -> dict[str, Any]:
 
 
 def die_while_writing(*, rank: int, progress: Any, path: str, point: str, content: dict[str, Any]) -> None:
-    """A target that writes a result and is killed at `point`: before or after a call of write_json's, or after some seconds."""
+    """A target that writes a result and is killed at `point`: before or after a call of write_json's, with half of it written, or after some seconds."""
     when, _, name = point.partition(" ")
     if when == "after_s":
         threading.Timer(float(name), kill_myself).start()
         while True:
-            measure.write_json(Path(path), content)
-    holder = measure.json if name == "dump" else os
-    real = getattr(holder, name)
+            folders.write_json(Path(path), content)
+    real = getattr(os, name)
 
     def fatal(*arguments: Any, **keywords: Any) -> None:
         if when == "after":
             real(*arguments, **keywords)
-        elif name == "dump":
-            arguments[1].write('{"status": "o')  # half of it
+        elif when == "half":
+            os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
         kill_myself()
 
-    setattr(holder, name, fatal)
-    measure.write_json(Path(path), content)
+    setattr(os, name, fatal)
+    folders.write_json(Path(path), content)
 
 
 def die_at_result(moment: str) -> None:

@@ -22,9 +22,8 @@ import pytest
 import labkit
 import labkit.launch as launching
 from labkit import runs
-from labkit.launch import RunFailed, launch, warm
+from labkit.launch import Job, RunFailed, launch, warm
 from labkit.results import read_results
-from labkit.worker import Job
 from tests import drill_targets as drill
 from tests.drill_targets import SMALL, TAG, injected, wait_for
 
@@ -219,7 +218,7 @@ def test_twenty_launches_leave_nothing_more_behind(lab):
 def test_kill_while_a_result_is_written(tmp_path):
     """Drill 24: the old one or the new one, never a torn one."""
     path, old, new = tmp_path / "result.json", {"status": "ok", "n": ["old"]}, {"status": "ok", "n": ["new"] * 50000}
-    points = ["before dump", "before fsync", "after fsync", "before replace", "after replace"]
+    points = ["half fsync", "before fsync", "after fsync", "before replace", "after replace"]
     for point in points + [f"after_s {n / 60:.3f}" for n in range(1, 11)]:
         whole = [new] if point == "after replace" else [old] if point in points else [old, new]
         path.write_text(json.dumps(old))

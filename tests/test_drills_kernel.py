@@ -42,7 +42,7 @@ server._stop()
 warm()
 pid = server._forkserver_pid
 """
-LAUNCH = "import pathlib, labkit.launch, labkit.worker; labkit.launch.launch(labkit.worker.Job({}, 1, pathlib.Path('unused')))"
+LAUNCH = "import pathlib, labkit.launch; labkit.launch.launch(labkit.launch.Job({}, 1, pathlib.Path('unused')))"
 
 
 class Kernel:

@@ -1,14 +1,18 @@
 """The fork server, and what is said of ranks that only a GPU could show."""
 
+import os
+import subprocess
+import sys
 from multiprocessing import forkserver
 
 import pytest
 
 from labkit import launch, results, runs
 from labkit.diagnose import NCCL_GAVE_UP, RankView, diagnose
+from labkit.launch import Job
+from labkit.machine import this_machine
 from labkit.models import build_model
 from labkit.spec import LAYERS
-from labkit.worker import Job
 
 
 def cuda_spoilt(*, rank, progress):
@@ -20,6 +24,15 @@ def cuda_spoilt(*, rank, progress):
 def test_a_rank_could_use_cuda(tmp_path):
     """The fork server must not have asked the CUDA driver for anything: its forks could then not use it."""
     assert launch.launch(Job("tests.test_launch:cuda_spoilt", 1, tmp_path, backend="")) == [False]
+
+
+def test_a_process_that_launches_does_not_import_torch(tmp_path):
+    """It would take seconds of every notebook; and of the first row's time, if it happened while that row starts."""
+    code = "import sys, labkit; print(labkit.run('single_gpu_resnet18_bs256_cacheTrue_ampFalse', 'tiny').status[0], 'torch' in sys.modules)"
+    env = os.environ | {"LABKIT_RUNS": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    there = bool(this_machine().cuda)  # where a driver is, only torch can say whether it has a device
+    assert told.stdout.split() == ["ok", str(there)], told.stderr
 
 
 def test_the_server_is_replaced_when_the_code_changed_and_only_then(monkeypatch):

@@ -18,11 +18,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
 from labkit import loop
-from labkit.launch import launch
+from labkit.launch import Job, launch
 from labkit.models import build_model
 from labkit.spec import Spec
 from labkit.strategy import Place, learning_rate_factor, strategy_class
-from labkit.worker import Job
 
 CHECK_WEIGHTS = loop.check_weights
 CPU = torch.device("cpu")
