@@ -213,7 +213,9 @@ def ended(title: str, lines: list[dict[str, Any]], results: dict[str, list[dict[
             )
             x += width
         which = f" ({one['repeat']})" if len(results[line["name"]]) > 1 else ""
-        shapes.append(f'<text x="322" y="{y + 12}" text-anchor="end">{html.escape(line["name"] + which)[:52]}</text>')
+        name = line["name"] + which
+        narrow = ' textLength="316" lengthAdjust="spacingAndGlyphs"' if len(name) > 44 else ""  # all of it, in the room there is
+        shapes.append(f'<text x="322" y="{y + 12}" text-anchor="end"{narrow}>{html.escape(name)}</text>')
         figures = f"{one['images_per_s']:,.0f} images/s, {one['best_acc_pct']:.1f} %, {one['total_time_s']:.1f} s"
         shapes.append(
             f'<text x="{330 + one["total_time_s"] * scale + 8:.1f}" y="{y + 12}">{figures}{", kept" if kept else ""}</text>'
