@@ -107,6 +107,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write plain data as JSON, the file whole or not at all."""
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 

@@ -6,7 +6,6 @@ import ctypes
 import functools
 import os
 import platform
-import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +58,7 @@ def _cuda_names() -> tuple[str, ...]:
     """The devices that torch sees. Where no driver is installed there are none, and no seconds go into importing torch to hear so."""
     if "rocm" not in version("torch"):  # torch for AMD's devices calls them CUDA, too, and has another driver
         try:
-            ctypes.CDLL("libcuda.so.1" if sys.platform != "win32" else "nvcuda.dll")
+            ctypes.CDLL("libcuda.so.1")
         except OSError:
             return ()
     import torch

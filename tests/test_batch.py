@@ -152,6 +152,10 @@ def test_only_what_changed_is_executed_again(lab: Path, no_process: list[str], m
     result.parent.mkdir(parents=True)
     result.write_text("1")
     assert executed(repeats=2) == ["99_report"], "which shows all results"
+    probe = lab / "runs/tiny/a_row/trace/6/trace.json"
+    probe.parent.mkdir(parents=True)
+    probe.write_text("1")
+    assert executed(repeats=2) == [], "any notebook may probe a row, also after one that was executed already"
     result.write_text("2")
     assert executed(repeats=2) == ["99_report"]
     monkeypatch.setattr(notebook_files, "jupyter_versions", lambda: {"papermill": "0"})

@@ -6,11 +6,11 @@ import sys
 from multiprocessing import forkserver
 
 import pytest
+import torch
 
-from labkit import launch, results, runs
+from labkit import launch, machine, results, runs
 from labkit.diagnose import NCCL_GAVE_UP, RankView, diagnose
 from labkit.launch import Job
-from labkit.machine import this_machine
 from labkit.models import build_model
 from labkit.spec import LAYERS
 
@@ -28,11 +28,34 @@ def test_a_rank_could_use_cuda(tmp_path):
 
 def test_a_process_that_launches_does_not_import_torch(tmp_path):
     """It would take seconds of every notebook; and of the first row's time, if it happened while that row starts."""
-    code = "import sys, labkit; print(labkit.run('single_gpu_resnet18_bs256_cacheTrue_ampFalse', 'tiny').status[0], 'torch' in sys.modules)"
-    env = os.environ | {"LABKIT_RUNS": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    code = (
+        "import ctypes, sys, labkit\n"
+        "def no_driver(name): raise OSError(name)\n"  # on a machine with one, too
+        "ctypes.CDLL = no_driver\n"
+        "print(labkit.run('single_gpu_resnet18_bs256_cacheTrue_ampFalse', 'tiny').status[0], 'torch' in sys.modules)"
+    )
+    env = os.environ | {"LABKIT_RUNS": str(tmp_path)}
     told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    there = bool(this_machine().cuda)  # where a driver is, only torch can say whether it has a device
-    assert told.stdout.split() == ["ok", str(there)], told.stderr
+    assert told.stdout.split() == ["ok", "False"], told.stderr
+
+
+@pytest.mark.parametrize(
+    "driver, build, devices", [(True, "2.14.1+cu130", 2), (False, "2.14.1+rocm7", 2), (False, "2.14.1+cu130", 0)]
+)
+def test_torch_is_asked_for_devices_where_there_may_be_some(monkeypatch, driver, build, devices):
+    """With NVIDIA's driver, or a torch for AMD's, which needs none of NVIDIA's. Without either the machine has none."""
+
+    def load(name):
+        assert name == "libcuda.so.1"
+        if not driver:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", load)
+    monkeypatch.setattr(machine, "version", lambda package: build)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"card {i}")
+    assert machine._cuda_names() == ("card 0", "card 1")[:devices]
 
 
 def test_the_server_is_replaced_when_the_code_changed_and_only_then(monkeypatch):

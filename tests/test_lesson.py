@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import json
+import re
+import textwrap
+
 import pytest
 
 import labkit
 from labkit import Lesson, SpecError
 from labkit.show import Grid, Html, Picture, over, say, tell
+from labkit.spec import STRATEGIES
 from tests.made_up import CPU, use
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
@@ -105,8 +112,24 @@ def test_diff_shows_the_real_files():
     with pytest.raises(SpecError, match="did you mean 'ddp'"):
         labkit.diff("single", "dpd")
     assert "def ring_all_reduce" in str(labkit.code("strategy.ring_all_reduce"))
-    with pytest.raises(SpecError, match="nothing of that name"):
-        labkit.code("strategy.ring_all_reduces")
+    for unknown in ("strategy.ring_all_reduces", "data.Draws.nothing", "no_module", "../labkit/spec", "", "."):
+        with pytest.raises(SpecError, match="nothing of that name"):
+            labkit.code(unknown)
+
+
+def test_shown_code_is_what_python_runs():
+    """Every piece of code that a notebook shows, cut out of its file as Python's own inspect does it; decorators included."""
+    asked = {"spec.Spec", "folders.claimed"}
+    for path in (labkit.params.ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            asked |= set(re.findall(r'lab\.code\("([^"]+)"', "".join(cell["source"])))
+    assert len(asked) > 10
+    for name in asked - set(STRATEGIES):
+        module, *inner = name.split(".")
+        found = importlib.import_module(f"labkit.{'strategies.' * (module in STRATEGIES)}{module}")
+        for part in inner:
+            found = getattr(found, part)
+        assert textwrap.dedent(inspect.getsource(found)).strip() in str(labkit.code(name)), name
 
 
 def test_every_lazy_name_is_there():
