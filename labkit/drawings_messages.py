@@ -37,7 +37,7 @@ def ring() -> Figure:
     s = Sheet(13, 5.3, "Ring all-reduce of three ranks, step by step",
               "Computed. Each cell is a third of the gradient (chunk 0, 1, 2); in it the ranks whose gradients it sums. Outlined: sent to the right.")  # fmt: skip
     states, sent = ring_steps(n)
-    cell, high, gap, left = 0.56, 0.52, 0.8, 0.95
+    cell, high, gap, left = 0.63, 0.52, 0.57, 0.95
     wide = n * cell + gap
 
     def at(column: int, rank: int, chunk: int) -> tuple[float, float]:

@@ -25,7 +25,7 @@ class Ran:
     def __init__(self, planned: list[Planned], lines: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]]):
         self.planned = planned
         self.lines = {line["name"]: line for line in lines}
-        self.results = {name: [r for r in found if r["status"] == "ok"] for name, found in results.items() if name in self.lines}
+        self.results = {name: [r for r in results.get(name, []) if r["status"] == "ok"] for name in self.lines}  # as planned
         self.results = {name: found for name, found in self.results.items() if found}
         self.instead = {other: row.name for row in planned for other in row.stands_for}
 
@@ -38,6 +38,10 @@ class Ran:
         line = self.lines.get(self.name_here(name))
         return line[key] if line and line["status"] == "ok" else None
 
+    def first(self, name: str) -> dict[str, Any] | None:
+        """The whole result of a row's first good repeat: its steps, epochs, spec, ...; None if it gave none."""
+        return next(iter(self.results.get(self.name_here(name), [])), None)
+
     def ratio(self, key: str, one: str, other: str) -> float | None:
         """How many times `other`'s figure `one`'s is; None if either is missing, or if both are the same run."""
         a, b = self.value(key, one), self.value(key, other)
@@ -47,6 +51,15 @@ class Ran:
         """By how many percentage points `one` is more accurate than `other`; None if either is missing."""
         a, b = self.value("best_acc_pct", one), self.value("best_acc_pct", other)
         return a - b if a is not None and b is not None and self.name_here(one) != self.name_here(other) else None
+
+    @property
+    def test_images(self) -> int:
+        """How many images an accuracy was counted on; 1 if nothing ran."""
+        return max((row.test_images for row in self.rows() if row.good), default=1)
+
+    def chance(self, one_pct: float, other_pct: float) -> float:
+        """Points by which two accuracies of these rows may differ by chance (two standard errors of what the test images allow)."""
+        return verdict.chance_points(one_pct, other_pct, self.test_images)
 
     def order(self, key: str, one: str, other: str) -> int | None:
         """1 if `one` has more of `key`, -1 if less, 0 if the two are indistinguishable (verdict.order says when)."""

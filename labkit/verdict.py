@@ -137,14 +137,17 @@ def comparable(one: Beside, two: Beside) -> bool:
     return len(plain) != 1 or "_gloo_" not in plain[0]
 
 
+def chance_points(one_pct: float, two_pct: float, test_images: int) -> float:
+    """Points by which two accuracies, each counted on so many test images, may differ by chance: two standard errors."""
+    return 2 * math.sqrt((one_pct * (100 - one_pct) + two_pct * (100 - two_pct)) / test_images)
+
+
 def order(figure: Figure, one: list[float], two: list[float], test_images: int) -> int:
     """1 if `one` is more than `two`, -1 if less, 0 if they are indistinguishable."""
     high, low = statistics.median(one), statistics.median(two)
     gap = high - low
-    if not figure.ratio:
-        chance = 2 * math.sqrt((high * (100 - high) + low * (100 - low)) / test_images)
-        if abs(gap) <= chance:
-            return 0
+    if not figure.ratio and abs(gap) <= chance_points(high, low, test_images):
+        return 0
     if min(len(one), len(two)) > 1:
         overlap = max(min(one), min(two)) <= min(max(one), max(two))
     else:

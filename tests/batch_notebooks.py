@@ -7,6 +7,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+
 GIVEN = "profile = 'nothing'\nrepeats = 0\nfresh = None\noverrides = None\n"
 GROUP = "group = 0\nrows = []\nclaim = ''\nclaim_zh = ''\ntitle_en = ''\ntitle_zh = ''\n"
 SOURCES = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src", "object": "data"}
@@ -53,3 +55,10 @@ def outputs_of(executed: Path) -> list[str]:
             parts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell["outputs"]]
             texts.append("".join("".join(part) for part in parts))
     return texts
+
+
+def made_in(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    (folder / "notebooks").mkdir()
+    patch.setenv("LABKIT_NOTEBOOKS", str(folder / "notebooks"))
+    patch.setenv("LABKIT_RUNS", str(folder / "runs"))
+    return folder

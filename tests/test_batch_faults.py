@@ -22,9 +22,8 @@ from labkit import batch_processes
 from labkit.batch import read_statuses, run_notebooks
 from labkit.results import read_results
 from tests import drill_targets as drill
-from tests.batch_notebooks import outputs_of, write_notebook
+from tests.batch_notebooks import made_in, outputs_of, write_notebook
 from tests.drill_targets import ROOT, SMALL, TAG, wait_for
-from tests.test_batch import made_in
 
 SLOW = SMALL.but(timeout_s=60.0)  # a rank that waits for a hung one waits longer than a drill takes
 TRAINS = """

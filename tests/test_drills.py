@@ -240,15 +240,3 @@ def test_lab_is_killed_around_its_result(lab):
         assert runs.run_once(SMALL, moment, fresh=True)["status"] == "ok"
         left = sorted(path.name for path in Path(found["run_dir"]).iterdir())
         assert left == [".lock", "events", "logs", "result.json"], left
-
-
-@pytest.mark.parametrize("obstacle", ["a file in its place", "ro", "size=1m"])
-def test_results_cannot_be_kept(lab, tmp_path, monkeypatch, obstacle):
-    """Drill 25: told before training starts, with the folder and the remedy. ro, size=1m: a file system mounted there."""
-    launched = []
-    monkeypatch.setattr(launching, "launch", lambda *_: launched.append(1))
-    with drill.obstructed(tmp_path / "elsewhere", obstacle) as folder:
-        monkeypatch.setenv("LABKIT_RUNS", str(folder))
-        with pytest.raises(OSError, match=rf"^{re.escape(str(folder))}\S*: .*(cannot keep results|1 MiB free).*set LABKIT_RUNS"):
-            labkit.run([SMALL])
-    assert not launched, "training was started"

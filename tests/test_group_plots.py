@@ -2,15 +2,15 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
-from fontTools.fontBuilder import FontBuilder
-from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.font_manager import findfont, fontManager
 
-from labkit import fonts, group_plots, looks, params, plots
+from labkit import group_plots, looks, params, plots
 from labkit.group_plots import group_figure, rows_of, spread
 from labkit.lesson_plots import accuracy_figure, comparison_figure, factor_ladder, staleness_figure
 from labkit.results import read_results
@@ -34,32 +34,6 @@ def on_a_cpu(monkeypatch, tmp_path):
 @pytest.fixture(autouse=True)
 def no_chinese_font(monkeypatch):
     monkeypatch.setattr(looks, "chinese_font", lambda: "")
-
-
-@pytest.fixture
-def chinese_font(monkeypatch, tmp_path):
-    """A font made here, which has the characters of the titles, each drawn as a bar."""
-    letters = sorted(fonts.wanted())
-    pen = TTGlyphPen(None)
-    for step, point in enumerate(((50, 0), (50, 700), (150, 700), (150, 0))):
-        (pen.lineTo if step else pen.moveTo)(point)
-    pen.closePath()
-    names = [".notdef", *(f"letter{code:x}" for code in letters)]
-    made = FontBuilder(1000, isTTF=True)
-    made.setupGlyphOrder(names)
-    made.setupCharacterMap(dict(zip(letters, names[1:], strict=True)))
-    made.setupGlyf(dict.fromkeys(names, pen.glyph()))
-    made.setupHorizontalMetrics(dict.fromkeys(names, (900, 50)))
-    made.setupHorizontalHeader(ascent=800, descent=-200)
-    made.setupNameTable({"familyName": "Made Up Titles", "styleName": "Regular"})
-    made.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
-    made.setupPost()
-    made.save(tmp_path / "made_up.ttf")
-    before = list(fontManager.ttflist)
-    monkeypatch.setattr(fontManager, "ttflist", list(before))
-    fontManager.addfont(tmp_path / "made_up.ttf")
-    monkeypatch.setattr(looks, "chinese_font", lambda: "Made Up Titles")
-    return tmp_path / "made_up.ttf"
 
 
 def words(figure):
@@ -181,44 +155,6 @@ def test_the_overviews_are_legible(name):
     assert any("one run of each row" in text for text in told)
 
 
-# -- fonts ----------------------------------------------------------------------------------------------------------------
-def test_without_a_chinese_font_the_heading_is_english():
-    put(SINGLE.format(256))
-    told = words(group_figure(params.group(4), read_results("quick")))
-    assert "4 · Effect of the data cache" in told and not any(ord(c) > 0x2E80 for text in told for c in text)
-
-
-def test_with_a_chinese_font_the_heading_has_both(chinese_font):
-    put(SINGLE.format(256))
-    for group in params.groups():
-        figure = group_figure(group, read_results("quick"))
-        if figure is not None:
-            assert f"{group.number} · {group.title_en} · {group.title_zh}" in legible(figure)
-
-
-def test_a_missing_glyph_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(looks, "chinese_font", lambda: "DejaVu Sans")  # which has no Chinese
-    put(SINGLE.format(256))
-    with pytest.raises(UserWarning, match="missing from font"):
-        words_of(group_figure(params.group(4), read_results("quick")))
-
-
-def test_a_font_is_found_by_its_glyphs(monkeypatch, chinese_font):
-    assert fonts.has_glyphs(str(chinese_font), fonts.wanted())
-    latin = findfont("DejaVu Sans")
-    assert fonts.has_glyphs(latin, {ord("A"), ord("é")}) and not fonts.has_glyphs(latin, {ord("A"), ord("卡")})
-    assert not fonts.has_glyphs("/no/such/font.ttf", {ord("A")})
-    search = fonts.chinese_font.__wrapped__
-    monkeypatch.setattr(fonts, "PLACES", ())
-    monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if font.name == "Made Up Titles"])
-    assert search() == "Made Up Titles"  # among those that matplotlib knows
-    monkeypatch.setattr(fontManager, "ttflist", [])
-    assert search() == ""
-    monkeypatch.setattr(fonts, "PLACES", (str(chinese_font.parent),))
-    assert search() == "Made Up Titles"  # one that came after matplotlib had listed them
-    assert [font.name for font in fontManager.ttflist] == ["Made Up Titles"]
-
-
 # -- what notebooks ask for -----------------------------------------------------------------------------------------------
 def test_accuracy_over_epochs_and_over_time():
     put(SINGLE.format(256), accuracy=90.0)
@@ -270,3 +206,9 @@ def test_figures_are_drawn_without_pyplot():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert group_plots.curve(read_results("quick")[SINGLE.format(256)])[0] == [3.0, 6.0, 9.0]
+
+
+def test_plots_leave_pyplot_alone():
+    code = "import sys, labkit.plots, labkit.report; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert found.stdout == "[]\n"

@@ -68,6 +68,9 @@ def test_the_whole_arc(capsys):
     assert len(lesson.outcome().lines) == 4
     assert isinstance(lesson.figure(), Picture)
     assert "1.00 times" in str(lesson.beside())
+    assert list(ran.results) == lesson.choices(), "in the order of the group: figures colour the rows by it"
+    assert ran.first(NCCL) == ran.results[GLOO][0], "the row that stands for it answers"
+    assert ran.test_images == 100 and ran.chance(50.0, 50.0) == pytest.approx(2 * (2 * 50 * 50 / 100) ** 0.5)
     assert lesson.table().lines[0]["images_per_s"] == max(ran.value("images_per_s", name) for name in ran.results)
 
 
@@ -78,6 +81,7 @@ def test_what_cannot_run_here_is_none_and_says_so(monkeypatch):
     assert lesson.trace("ps_gpu_mode_resnet18_bs128_workers2") is None
     ran = lesson.run()
     assert ran.value("images_per_s", "ps_gpu_mode_resnet18_bs128_workers2") is None
+    assert ran.first("ps_gpu_mode_resnet18_bs128_workers2") is None
     assert "needs CUDA" in str(ran.table())
     assert "Not measured here" in str(tell(None, more="", less="", same=""))
 

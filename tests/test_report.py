@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,7 +10,7 @@ import pytest
 
 from labkit import folders, plots, runs
 from labkit.looks import STRATEGIES as LOOKS
-from labkit.markdown import plain, table
+from labkit.markdown import plain
 from labkit.params import groups, published
 from labkit.report import write_report
 from labkit.results import read_results
@@ -243,13 +241,3 @@ def test_odd_results_can_be_drawn(tmp_path, drawn, rates):
         drawn = plots.save_plots(read_results("quick"), tmp_path / "plots")
         assert {path.stem for path in drawn} >= plots.PLOTS.keys() and all(path.stat().st_size for path in drawn)
         written(tmp_path)
-
-
-def test_plots_leave_pyplot_alone():
-    code = "import sys, labkit.plots, labkit.report; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert found.stdout == "[]\n"
-
-
-def test_no_cell_can_break_a_table():
-    assert table(["a", "b"], [["x|y", "1\n2"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 2 |"

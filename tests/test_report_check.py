@@ -11,7 +11,7 @@ from labkit import cli, folders, params, plots, report_check
 from labkit.report import write_report
 from labkit.report_check import check_report, compare
 from tests.made_up import CPU, put, put_all, use
-from tests.test_report_languages import PNG
+from tests.report_pages import PNG
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 

@@ -1,31 +1,20 @@
-"""The report in two languages and two formats: the same figures, all words in both, and a page that needs nothing else."""
+"""The report in two languages: every text in both, the same figures in all files, and nothing left of the other language."""
 
-import base64
-import json
 import re
 import string
-from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from labkit import folders, plots, report_words, verdict
+from labkit import plots, report_words, verdict
 from labkit.params import groups
 from labkit.provenance import ONE_PER_REPORT
-from labkit.report import SECTIONS, write_report
+from labkit.report import write_report
 from labkit.report_ranks import MOSTLY, PARTLY
-from labkit.report_view import FIGURES, TIMES, Found, view
-from labkit.report_words import HTML, LANGUAGES, MARKDOWN, TEMPLATES, Words
+from labkit.report_words import HTML, LANGUAGES, MARKDOWN, Words
 from labkit.spec import SpecError
 from tests.made_up import CPU, cells, put, put_all, use
-
-DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
-SERVER = "ps_mode_resnet18_bs128_workers2"
-FILES = ["report.md", "report.html", "report.zh.md", "report.zh.html"]
-CHINESE = "[\u4e00-\u9fff]"
-VOID = {"meta", "img", "wbr", "br", "hr", "link", "input"}  # elements without an end
-PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
+from tests.report_pages import CHINESE, DDP, FILES, Page, everything, written
 
 
 @pytest.fixture(autouse=True)
@@ -33,59 +22,6 @@ def on_a_cpu(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])
     use(monkeypatch, CPU)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """A plot of every kind, of one pixel."""
-    (tmp_path / "plots").mkdir()
-    for name in ("throughput", "accuracy_over_time", "memory_and_throughput", "group_04", "group_11"):
-        (tmp_path / "plots" / f"{name}.png").write_bytes(PNG)
-
-
-def everything():
-    """Results that make the report say all it can."""
-    put_all(versions={"torch": "2.14.1", "labkit": "<0>"})
-    put(DDP, 1234.5, repeat=2, code="0ther", commit="def456+", load_1min=7.5, later_attempt="failed: a | <b>x</b>")
-    put(DDP, repeat=3, status="oom", reason="rank 1: a | b <script>alert(1)</script> **x**")
-    put(SERVER, 0.0, repeat=2, strategy={"staleness": {"0": 2, "1": 1}})
-    folder = folders.runs_folder() / "quick" / "notebooks"
-    folder.mkdir()
-    for name, status, reason in (("01_one_gpu_vs_several", "ok", ""), ("04_data_cache", "timeout", "in cell 5: a | <i>")):
-        told = {"notebook": name, "status": status, "reason": reason, "seconds": 12.3, "started_at": 1.7e9, "inputs": "x"}
-        (folder / f"{name}.status.json").write_text(json.dumps(told))
-        (folder / f"{name}.html").write_text("page")
-
-
-class Page(HTMLParser):
-    """A page's elements, with every attribute that would load or open something, and its text. It must be closed properly."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.open, self.tags, self.loads, self.links, self.ids, self.text = [], [], [], [], [], ""
-        self.feed(page)
-        assert self.open == [], f"left open: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.open += [tag] if tag not in VOID else []
-        for key, value in attributes:
-            assert not key.startswith("on"), f"{tag} {key}={value}"
-            self.ids += [value] if key == "id" else []
-            self.links += [value] if key == "href" and tag == "a" else []
-            self.loads += (
-                [value] if key in ("src", "srcset", "data", "action", "poster") or (key == "href" and tag != "a") else []
-            )
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def written(tmp_path, **more) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in write_report(path=tmp_path / "report.md", **more)}
 
 
 # -- words --------------------------------------------------------------------------------------------------------------
@@ -236,71 +172,3 @@ def test_a_group_s_figure_stands_with_it(tmp_path, pictures):
     assert "](plots/throughput.png)" in texts["report.zh.md"]
     assert "plots/group_04.png" not in written(tmp_path, profile="classroom")["report.md"], "left by another profile"
     assert '<a href="plots/group_04.svg"><img src="data:image/png;base64,' in texts["report.html"]
-
-
-# -- the page -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["report.html", "report.zh.html"])
-def test_a_page_needs_no_network(tmp_path, pictures, name):
-    everything()
-    text = written(tmp_path)[name]
-    page = Page(text)
-    assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
-    style = text.partition("<style>")[2].partition("</style>")[0]
-    assert style and not re.search(r"url\(|@import|https?:", style)
-    assert len(page.ids) == len(set(page.ids)) and text.startswith("<!DOCTYPE html>\n<html lang=")
-    assert not [link for link in page.links if "://" in link]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_what_a_machine_said_breaks_nothing(tmp_path, name):
-    everything()
-    text = written(tmp_path)[name]
-    if name.endswith("html"):
-        page = Page(text)
-        assert {"rank 1: a | b <script>alert(1)</script> **x**", "a | <b>x</b>", "a | <i>"} <= {
-            found for found in re.findall(r"rank 1: a .*\*\*|a \| <b>x</b>|a \| <i>", page.text)
-        }
-    else:
-        assert r"rank 1: a \| b &lt;script&gt;alert(1)&lt;/script&gt; \*\*x\*\* |" in text and "<" not in text
-        widths = {len(line) for part in re.findall(r"(?:^\|.*\n)+", text, re.M) for line in cells(part)[:1]}
-        for part in re.findall(r"(?:^\|.*\n)+", text, re.M):
-            assert len({len(line) for line in cells(part)}) == 1, part
-        assert widths == {3, 4, 5, 7, 10}
-
-
-def test_a_report_without_results_is_a_page_too(tmp_path):
-    texts = written(tmp_path)
-    for name in ("report.html", "report.zh.html"):
-        page = Page(texts[name])
-        assert set(page.ids) == {"results", "groups", "absent", "again"} and not page.loads
-        assert {link[1:] for link in page.links if link.startswith("#")} == set(page.ids)
-    assert "暂无" in texts["report.zh.md"]
-
-
-def test_the_view_is_plain_data(tmp_path):
-    everything()
-    told = view(Found("quick", {}, tmp_path))
-    assert json.loads(json.dumps(told)) == json.loads(json.dumps(told, default=None))
-    assert {key for key, _ in FIGURES} <= told["results"][0].keys() and set(TIMES) <= told["time"]["rows"][0].keys()
-
-
-def test_notebooks_are_told_with_their_status_and_files(tmp_path):
-    everything()
-    texts = written(tmp_path)
-    part = texts["report.md"].partition("## The notebooks")[2]
-    lines = cells(part)[2:4]
-    assert lines[0] == ["01_one_gpu_vs_several", "ok", "12", "[page](runs/quick/notebooks/01_one_gpu_vs_several.html)", ""]
-    assert lines[1][:2] == ["04_data_cache", "timed out"] and "in cell 5" in lines[1][4]
-    assert "| 超时 |" in texts["report.zh.md"]
-    put_away = Path(folders.runs_folder() / "quick" / "notebooks")
-    for path in put_away.iterdir():
-        path.unlink()
-    assert "## The notebooks" not in written(tmp_path)["report.md"]
-
-
-def test_every_section_has_a_heading():
-    assert all(f"{section}.heading" in report_words.texts("en") for section in SECTIONS)
-    assert {path.suffix for path in TEMPLATES.iterdir()} == {".yaml", ".j2", ".css"}

@@ -1,0 +1,36 @@
+"""Fixtures of several modules: `labkit words...`, and one folder of results for a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import Said, call
+from tests.report_pages import PNG
+
+
+@pytest.fixture
+def labkit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    return lambda *words: call(capsys, monkeypatch, *words)
+
+
+@pytest.fixture(scope="module")
+def kept_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def runs(kept_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One results folder for the module, so that a row is trained once and then looked at from all sides."""
+    monkeypatch.setenv("LABKIT_RUNS", str(kept_runs))
+    return kept_runs
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A plot of every kind, of one pixel."""
+    (tmp_path / "plots").mkdir()
+    for name in ("throughput", "accuracy_over_time", "memory_and_throughput", "group_04", "group_11"):
+        (tmp_path / "plots" / f"{name}.png").write_bytes(PNG)
