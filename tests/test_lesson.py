@@ -70,7 +70,7 @@ def test_the_whole_arc(capsys):
     assert "1.00 times" in str(lesson.beside())
     assert list(ran.results) == lesson.choices(), "in the order of the group: figures colour the rows by it"
     assert ran.first(NCCL) == ran.results[GLOO][0], "the row that stands for it answers"
-    assert ran.test_images == 100 and ran.chance(50.0, 50.0) == pytest.approx(2 * (2 * 50 * 50 / 100) ** 0.5)
+    assert ran.test_images == 128 and ran.chance(50.0, 50.0) == pytest.approx(2 * (2 * 50 * 50 / 128) ** 0.5)
     assert lesson.table().lines[0]["images_per_s"] == max(ran.value("images_per_s", name) for name in ran.results)
 
 
