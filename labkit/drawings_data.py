@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from labkit.drawings_kit import GREY, LINE, MESSAGE, Sheet, drawn
+from labkit.drawings_kit import GREY, LINE, MESSAGE, Sheet, drawn, in_a_rank
 from labkit.looks import STRATEGIES, lighter
 
 ONCE, EVERY = "#ffffff", "#f7c591"
@@ -23,21 +23,21 @@ LETTER = (
 )  # told from its mirror image
 
 
-def views(cache: str, epochs: int) -> list[np.ndarray]:
-    """One picture as it is trained in each epoch: cropped and flipped by the draws that `labkit.data` makes for this cache."""
+def views(*, rank: int, progress: Any, caches: list[str], epochs: int) -> dict[str, list[list[list[float]]]]:
+    """For each cache one picture as it is trained in each epoch: cropped and flipped by the draws that `labkit.data` makes."""
     from labkit.data import Draws
     from labkit.datasets import DATASETS
     from labkit.spec import Spec
 
-    spec = Spec(cache=cache, dataset="cifar10", image_size=16)
-    pad = DATASETS[spec.dataset].crop_padding
     picture = np.array([[letter == "#" for letter in row] for row in LETTER], dtype=float).repeat(2, 0).repeat(2, 1)
-    padded, seen = np.pad(picture, pad), []
-    for epoch in range(epochs):
-        draws, i = Draws(spec, 8, epoch), 3
-        dy, dx = draws.offsets[i]
-        crop = padded[dy : dy + 16, dx : dx + 16]
-        seen.append(crop[:, ::-1] if draws.flips[i] else crop)
+    padded, i = np.pad(picture, DATASETS["cifar10"].crop_padding), 3
+    seen: dict[str, list[list[list[float]]]] = {cache: [] for cache in caches}
+    for cache in caches:
+        for epoch in range(epochs):
+            draws = Draws(Spec(cache=cache, dataset="cifar10", image_size=16), 8, epoch)
+            dy, dx = draws.offsets[i]
+            crop = padded[dy : dy + 16, dx : dx + 16]
+            seen[cache].append((crop[:, ::-1] if draws.flips[i] else crop).tolist())
     return seen
 
 
@@ -57,6 +57,7 @@ def three_caches() -> Figure:
     rows = {"false": (["file", "decode", crop, "batch"], 0, "all of it again, image by image"),
             "true": (["file", "decode", kept, crop, "batch"], 3, "decoded images are kept, fresh crops and flips of whole batches"),
             "frozen": (["file", "decode", crop, kept, "batch"], 4, "a fault: the crops and flips of the first epoch are kept, too")}  # fmt: skip
+    seen = in_a_rank("labkit.drawings_data:views", caches=list(rows), epochs=3)
     for (cache, (boxes, once, about)), y in zip(rows.items(), (3.95, 2.3, 0.65), strict=True):
         s.text(0.3, y + 0.98, f"cache {cache}", 12, ha="left", weight="bold")
         s.text(2.0, y + 0.98, about, 11, ha="left", color=GREY)
@@ -68,7 +69,7 @@ def three_caches() -> Figure:
             )
             if i:
                 s.arrow((x - 0.45, y + 0.35), (x, y + 0.35))
-        for epoch, picture in enumerate(views(cache, 3)):
+        for epoch, picture in enumerate(seen[cache]):
             inset = s.figure.add_axes(
                 ((9.4 + epoch * 1.1) / s.wide, (y - 0.1) / s.high, 0.9 / s.wide, 0.9 / s.high), xticks=[], yticks=[]
             )

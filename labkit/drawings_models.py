@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from labkit import params
-from labkit.drawings_kit import GREY, LINE, Sheet, drawn
+from labkit.drawings_kit import GREY, LINE, Sheet, drawn, in_a_rank
 from labkit.looks import lighter
 
 PUBLISHED = (64, 3, 100)  # width, channels, classes; and images of 32x32, as the published figures suggest
@@ -22,6 +23,10 @@ class Part:
     blocks: int = 0
     parameters: int = 0
     work: int = 0
+
+
+def parts_of(*, rank: int, progress: Any, models: list[str]) -> dict[str, list[dict[str, Any]]]:
+    return {model: [asdict(part) for part in parts(model)] for model in models}
 
 
 def parts(model_name: str) -> list[Part]:
@@ -59,8 +64,10 @@ def three_networks() -> Figure:
               "Computed for width 64, 32×32 images and 100 classes. Work: multiply-adds of one image's forward; backward does about twice as much.")  # fmt: skip
     dark, light = "#2f6ea5", "#f0a34a"
     wide, left = 1.62, 1.95
-    for line, name in enumerate(("resnet18", "resnet34", "resnet50")):
-        found, y = parts(name), 4.75 - line * 1.95
+    models = ["resnet18", "resnet34", "resnet50"]
+    computed = in_a_rank("labkit.drawings_models:parts_of", models=models)
+    for line, name in enumerate(models):
+        found, y = [Part(**part) for part in computed[name]], 4.75 - line * 1.95
         total, work = sum(p.parameters for p in found), sum(p.work for p in found)
         s.text(0.2, y + 1.2, name, 13, ha="left", weight="bold")
         s.text(0.2, y + 0.55, f"{total / 1e6:.1f} M parameters\n{work / 1e9:.2f} G of work", 11, ha="left")
@@ -99,6 +106,10 @@ def three_networks() -> Figure:
     return s.figure
 
 
+def bytes_of(*, rank: int, progress: Any, model: str, batches: list[int]) -> list[tuple[int, int]]:
+    return [bytes_for(model, batch) for batch in batches]
+
+
 def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
     """Bytes of the parameters, and of what forward keeps for backward (each storage once, parameters left out), in fp32."""
     import torch
@@ -129,10 +140,10 @@ def memory_over_batch() -> Figure:
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     axes = figure.add_subplot()
     table = {row["experiment"]: row["max_gpu_mem_mb"] for row in params.published()}
-    batches = (64, 128, 256, 512)
+    batches = [64, 128, 256, 512]
+    computed = in_a_rank("labkit.drawings_models:bytes_of", model="resnet18", batches=batches)
     fixed = ("parameters", "#2f6ea5", ""), ("gradients", "#a6cde8", "//"), ("momentum", "#3d7d4f", "..")
-    for x, batch in enumerate(batches):
-        weights, activations = bytes_for("resnet18", batch)
+    for x, (batch, (weights, activations)) in enumerate(zip(batches, computed, strict=True)):
         low = 0.0
         for name, colour, hatch in (*fixed, ("activations kept for backward", "#f0a34a", "")):
             high = (activations if name.startswith("activations") else weights) / MIB

@@ -2,10 +2,14 @@
 
 import itertools
 import queue
+import subprocess
+import sys
 import threading
 import warnings
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -195,7 +199,8 @@ def test_staleness_counts_the_updates_of_others_in_between():
 
 # -- data, numbers, models ------------------------------------------------------------------------------------------------
 def test_the_frozen_cache_is_drawn_frozen_and_the_others_fresh():
-    fresh, cached, frozen = (views(cache, 3) for cache in ("false", "true", "frozen"))
+    seen = views(rank=0, progress=None, caches=["false", "true", "frozen"], epochs=3)
+    fresh, cached, frozen = ([np.array(picture) for picture in pictures] for pictures in seen.values())
     assert all((a == b).all() for a, b in zip(fresh, cached, strict=True))
     assert all((one == frozen[0]).all() for one in frozen) and (frozen[0] == fresh[0]).all()
     assert not (fresh[0] == fresh[1]).all() and not (fresh[1] == fresh[2]).all()
@@ -227,3 +232,10 @@ def test_computed_memory_is_near_the_published_peaks():
             weights, activations = bytes_for("resnet18", batch)
             assert (3 * weights + activations) / 2**20 == pytest.approx(row["max_gpu_mem_mb"], rel=0.05)
     assert bytes_for("resnet18", 64)[1] * 2 == pytest.approx(bytes_for("resnet18", 128)[1], rel=0.01)
+
+
+def test_no_drawing_imports_torch():
+    """In a notebook's kernel that would take seconds of its time: what needs torch is computed by a rank."""
+    code = "import sys; from labkit.drawings import drawing, names; print(len([drawing(n) for n in names()]), 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert found.stdout == f"{len(drawings.names())} False\n", found.stderr
