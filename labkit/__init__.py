@@ -5,7 +5,7 @@
     lab.run("ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse", profile="classroom", repeats=3)
     lab.table("quick")                   # what has been run
 
-The notebooks use the rest: `Lesson` for a group, `diff`, `code` and `drawing` to explain, `split`, `holds` and `timeline` to look
+The notebooks use the rest: `Lesson` for a group, `diff`, `code`, `drawing` and `networks` to explain, `split`, `holds` and `timeline` to look
 closer, `say` for what only the outcome can tell. Importing labkit loads neither torch nor pandas; what needs them does.
 """
 
@@ -31,6 +31,7 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "holds": "shown",
     "kept": "ran",
     "messages": "shown",
+    "networks": "shown",
     "over": "show",
     "overview": "shown",
     "rows_table": "widgets",

@@ -12,6 +12,7 @@ from labkit.drawings_kit import GREY, LINE, Sheet, drawn, in_a_rank
 from labkit.looks import lighter
 
 PUBLISHED = (64, 3, 100)  # width, channels, classes; and images of 32x32, as the published figures suggest
+NETWORKS = ["resnet18", "resnet34", "resnet50"]
 MIB = 2**20
 
 
@@ -64,9 +65,8 @@ def three_networks() -> Figure:
               "Computed for width 64, 32×32 images and 100 classes. Work: multiply-adds of one image's forward; backward does about twice as much.")  # fmt: skip
     dark, light = "#2f6ea5", "#f0a34a"
     wide, left = 1.62, 1.95
-    models = ["resnet18", "resnet34", "resnet50"]
-    computed = in_a_rank("labkit.drawings_models:parts_of", models=models)
-    for line, name in enumerate(models):
+    computed = in_a_rank("labkit.drawings_models:parts_of", models=NETWORKS)
+    for line, name in enumerate(NETWORKS):
         found, y = [Part(**part) for part in computed[name]], 4.75 - line * 1.95
         total, work = sum(p.parameters for p in found), sum(p.work for p in found)
         s.text(0.2, y + 1.2, name, 13, ha="left", weight="bold")

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+import labkit
 from labkit import drawings, strategy
 from labkit.drawings_data import views
 from labkit.drawings_messages import ring_steps
@@ -223,6 +224,12 @@ def test_parts_add_up_to_the_model(name, blocks):
     assert [part.name for part in found] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
     assert sum(part.blocks for part in found[1:-1]) == blocks
     assert found[0].work == 32 * 32 * 64 * 3 * 3 * 3 and found[-1].work == found[-1].parameters - 100
+
+
+def test_the_networks_are_as_notebook_7_says():
+    lines = {line["model"]: line for line in labkit.networks().lines}
+    assert [round(line["times"], 2) for line in lines.values()] == [1.0, 2.09, 2.34]
+    assert round(lines["resnet50"]["per_byte"] / lines["resnet18"]["per_byte"], 2) == 1.11, "a tenth more arithmetic per byte"
 
 
 def test_computed_memory_is_near_the_published_peaks():
