@@ -155,7 +155,6 @@ def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None
         "parameters": task.parameters,
         "cell_timeout_s": cell_timeout_s,
         "cwd": str(params.ROOT),
-        "trains": task.notebook.number != EVERYTHING,
     }
     cells = len(cells_of(task.notebook.path)) + 1  # papermill adds one, with the parameters
 

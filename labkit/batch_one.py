@@ -16,7 +16,6 @@ from typing import Any
 from labkit.notebook_files import import_jsonschema
 
 IOPUB_S = 60  # longest wait for a cell's outputs after it has ended
-WARM = "__import__('labkit.launch').launch.warm()"  # leaves no name behind in the notebook
 
 
 def end_with_parent(parent: int) -> None:
@@ -41,37 +40,30 @@ class AtomicFile:
         return path
 
 
-def started_kernel(job: dict[str, Any]) -> Any:
-    """The manager of a kernel of the Python that runs here, whatever kernels are installed under the name python3.
-
-    It starts now, and with it the fork server that imports torch for its ranks: both take seconds, in which we import papermill.
-    """
+def this_python() -> Any:
+    """A manager for a kernel of the Python that runs here, whatever kernels are installed under the name python3."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from jupyter_core.utils import run_sync
 
-    manager = AsyncKernelManager(
+    return AsyncKernelManager(
         kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), transport_encryption="auto"
     )
-    warm = [f"--IPKernelApp.exec_lines={WARM}"] if job["trains"] else []
-    run_sync(manager.start_kernel)(cwd=job["cwd"], extra_arguments=["--HistoryManager.hist_file=:memory:", *warm])
-    return manager
 
 
 def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     """Run the notebook to its end, and return its status and the reason."""
     import_jsonschema()
-    manager, at = started_kernel(job), "before its first cell"
-    kernel = manager.provisioner.process
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
     from papermill.iorw import papermill_io
 
+    manager, at, kernel = this_python(), "before its first cell", None
+
     def on_cell_start(cell: Any, cell_index: int) -> None:
-        nonlocal at
-        at = f"in cell {cell_index + 1}"
+        nonlocal at, kernel
+        at, kernel = f"in cell {cell_index + 1}", manager.provisioner.process
         events.write(json.dumps({"cell": cell_index + 1}) + "\n")
 
     papermill_io.register(job["output"], AtomicFile())

@@ -23,10 +23,6 @@ print(sys.executable, profile, repeats, fresh, overrides)
 figure = Figure(figsize=(1, 1)); figure.add_subplot().plot([1, 2]); display(figure)
 display({"text/html": "<b>bold</b>", "text/plain": "bold", "text/markdown": "$x$"}, raw=True)
 """
-WARMED = """
-from multiprocessing import forkserver
-print("server:", forkserver._forkserver._forkserver_pid is not None, [name for name in dir() if name in ("launch", "labkit")])
-"""
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 PATIENCE_S = 20  # for a cell, on a busy machine; the slow cell takes longer
 
@@ -48,7 +44,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Statu
         lab = made_in(folder, patch)
         patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
         group = "print(group, len(rows), title_zh, claim.split()[0])"
-        write_notebook(lab / "notebooks", "04_data_cache", group, SHOWS, WARMED, parameters=GIVEN + GROUP)
+        write_notebook(lab / "notebooks", "04_data_cache", group, SHOWS, parameters=GIVEN + GROUP)
         write_notebook(lab / "notebooks", "20_fails", "print('so far')", "raise ValueError('picture 17 <b>')", "print('never')")
         write_notebook(lab / "notebooks", "30_dies", "print('so far')", DIES, "print('never')")
         write_notebook(
@@ -85,14 +81,10 @@ def test_every_end_has_its_status(ran) -> None:
 
 def test_parameters_arrive_and_the_kernel_is_this_python(ran) -> None:
     folder, *_ = ran
-    _, _, group, shows, _ = outputs_of(folder / "04_data_cache.ipynb")
+    _, _, group, shows = outputs_of(folder / "04_data_cache.ipynb")
     expected = params.group(4)
     assert group.split() == ["4", str(len(expected.rows)), expected.title_zh, expected.claim.split()[0]]
     assert shows.startswith(f"{sys.executable} tiny 1 False {{'epochs': 1}}")
-
-
-def test_a_kernel_comes_with_a_warm_server_and_nothing_else(ran) -> None:
-    assert outputs_of(ran[0] / "04_data_cache.ipynb")[-1] == "server: True []\n"
 
 
 @pytest.mark.parametrize("name", ["20_fails", "30_dies", "40_slow"])
