@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from labkit import Spec, SpecError, params, runs
+from labkit import Spec, params, runs
 from labkit.params import all_names, group, groups, profile, profile_names, published, read_group
 from labkit.spec import SCALE_FIELDS
+from tests.refusals import refused
 
 TITLES = [
     (1, "单卡 vs 多卡", "gpu", "several"),
@@ -28,15 +27,6 @@ TITLES = [
 ]
 DDP_GLOO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
-
-
-def refused(call: Callable[[], Any], *words: Any) -> None:
-    """`call` raises SpecError; its message is one line and holds these words."""
-    with pytest.raises(SpecError) as caught:
-        call()
-    for word in words:
-        assert str(word) in str(caught.value), f"{word!r} is not in: {caught.value}"
-    assert "\n" not in str(caught.value)
 
 
 # -- the files that are there -------------------------------------------------------------------------------------------

@@ -9,23 +9,15 @@ from typing import Any
 import pytest
 
 import labkit
-from labkit import Spec, SpecError, runs
+from labkit import Spec, runs
 from labkit.machine import Machine
 from labkit.params import all_names, profile, published
+from tests.refusals import refused
 
 DDP_NCCL = "ddp_nccl_resnet18_bs128x2_cacheFalse_ampFalse"
 DDP_GLOO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 PS_GPU = "ps_gpu_mode_resnet18_bs128_workers2"
 SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
-
-
-def refused(call: Callable[[], Any], *words: Any) -> None:
-    """`call` raises SpecError; its message is one line and holds these words."""
-    with pytest.raises(SpecError) as caught:
-        call()
-    for word in words:
-        assert str(word) in str(caught.value), f"{word!r} is not in: {caught.value}"
-    assert "\n" not in str(caught.value)
 
 
 # -- the plan -----------------------------------------------------------------------------------------------------------

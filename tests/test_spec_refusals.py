@@ -12,21 +12,11 @@ from hypothesis import strategies as st
 from labkit import Spec, SpecError
 from labkit.params import all_names
 from labkit.spec import FIELDS, check_value, make_spec, read_text_value
+from tests.refusals import refused
 from tests.test_spec import specs
 
 FAST = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
-
-
-def refused(call: Any, *words: str) -> str:
-    """`call` raises SpecError; its message is one line and holds these words."""
-    with pytest.raises(SpecError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, f"{word!r} is not in: {message}"
-    return message
 
 
 def bad_values(name: str) -> list[Any]:
