@@ -19,6 +19,7 @@ from typing import Any
 from labkit import params
 from labkit.batch_processes import run_child, sigterm_interrupts
 from labkit.folders import claimed, conditions, held, label_of, read_json, runs_folder, write_json
+from labkit.fork_server import lend
 from labkit.notebook_files import EVERYTHING, Notebook, cells_of, discover, inputs_of, parameters_of, publish
 from labkit.runs import Planned, plan
 from labkit.spec import FIELDS, SpecError
@@ -82,6 +83,7 @@ def run_notebooks(
     Raises SpecError before any process starts. KeyboardInterrupt and SIGTERM end all processes, and pass on as KeyboardInterrupt.
     """
     tasks = get_ready(profile, only, repeats, time.time() if fresh else False, overrides or {}, deadline_s)
+    trains = fresh or not all(has_results(row, task) for task in tasks for row in task.rows if row.spec)
     statuses: list[Status | Future[Status]] = []
     with claimed(tasks[0].folder), sigterm_interrupts(), ThreadPoolExecutor(1) as publisher:
         for task in tasks:
@@ -89,7 +91,7 @@ def run_notebooks(
                 wait_for(statuses)
             status = None if fresh else still_valid(task)
             if status is None:
-                status = execute(task, cell_timeout_s, on_progress)
+                status = execute(task, cell_timeout_s, lend() if trains else {}, on_progress)
                 # The page is made while the next notebook's processes start, which leaves a core idle.
                 statuses.append(publisher.submit(finish, task, status))
             else:
@@ -143,8 +145,8 @@ def has_results(row: Planned, task: Task) -> bool:
     return all(result and all(result.get(key) == about[key] for key in about) for result in found)
 
 
-def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None) -> Status:
-    """Run a notebook in a child process."""
+def execute(task: Task, cell_timeout_s: int | None, lent: dict[str, str], on_progress: Callable | None) -> Status:
+    """Run a notebook in a child process. `lent`: see `run_child`."""
     status = Status(task.notebook.name, "running", started_at=time.time())
     for ending in FILES:
         task.path(ending).unlink(missing_ok=True)
@@ -164,7 +166,7 @@ def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None
             on_progress(task, {"cell": cell, "cells": cells, "seconds": seconds, "row": row})
 
     try:
-        status.status, status.reason = run_child(job, task.path("log"), task.deadline_s, notify)
+        status.status, status.reason = run_child(job, task.path("log"), task.deadline_s, lent, notify)
     except BaseException as error:
         status.status, status.reason = "interrupted", f"{type(error).__name__} in the batch"
         raise

@@ -21,21 +21,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from labkit.fork_server import forks
+
 TAG = "LABKIT_BATCH"
 TELL_S = 1.0  # how often a caller hears that a notebook is under way
 LEAVE_S = 3.0  # for processes that are about to end by themselves
 END_S = 10.0  # for processes that were killed
 
 
-def run_child(job: dict[str, Any], log: Path, deadline_s: float, notify: Callable[[int, float], None]) -> tuple[str, str]:
+def run_child(
+    job: dict[str, Any], log: Path, deadline_s: float, lent: dict[str, str], notify: Callable[[int, float], None]
+) -> tuple[str, str]:
     """Run `labkit.batch_one` on a job, and return status and reason. `notify(cell, seconds)` is called every second.
 
-    What the processes print goes to `log`; their temporary files go with them. No process is left on any way out.
+    What the processes print goes to `log`; their temporary files go with them. No process is left on any way out. `lent`: the
+    environment by which they find our fork server, if they are to use it.
     """
     tag, child = uuid.uuid4().hex, None
     scratch = Path(tempfile.mkdtemp(prefix="labkit-"))
     try:
-        child = start(job | {"events": str(scratch / "events"), "parent": os.getpid()}, log, scratch, tag)
+        child = start(job | {"events": str(scratch / "events"), "parent": os.getpid()}, log, scratch, {TAG: tag, **lent})
         return watch(child, scratch / "events", log, deadline_s, notify)
     finally:
         end_family(tag, patience_s=0 if child is None or child.poll() is None else LEAVE_S)
@@ -44,8 +49,8 @@ def run_child(job: dict[str, Any], log: Path, deadline_s: float, notify: Callabl
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def start(job: dict[str, Any], log: Path, scratch: Path, tag: str) -> subprocess.Popen:
-    own = {TAG: tag, "TMPDIR": str(scratch), "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter"), "LABKIT_WIDGETS": "0"}
+def start(job: dict[str, Any], log: Path, scratch: Path, own: dict[str, str]) -> subprocess.Popen:
+    own |= {"TMPDIR": str(scratch), "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter"), "LABKIT_WIDGETS": "0"}
     command = [sys.executable, "-m", "labkit.batch_one", json.dumps(job)]
     with open(log, "wb") as file:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **own})
@@ -84,9 +89,10 @@ def ended(code: int, log: Path) -> tuple[str, str]:
 
 
 def end_family(tag: str, patience_s: float) -> None:
-    """Kill every process that carries the tag, whoever its parent is by now, after it had `patience_s` to leave by itself."""
+    """Kill every process that carries the tag, whoever its parent is by now, and every fork of our fork server (its tag is not
+    the child's), after they had `patience_s` to leave by themselves."""
     began = time.monotonic()
-    while processes := family(tag):
+    while processes := family(tag) + forks():
         waited = time.monotonic() - began
         if waited > patience_s + END_S:
             raise OSError(

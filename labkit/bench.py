@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from labkit import folders, launch, runs
+from labkit import folders, fork_server, launch, runs
 from labkit.machine import fit, this_machine
 from labkit.spec import Spec, SpecError, nearest
 
@@ -179,7 +179,7 @@ def main(names: list[str], pairs: int = 5) -> Path:
     for name in names:
         if name not in BENCHES:
             raise SpecError(f"benchmark '{name}'{nearest(name, BENCHES)}")
-    launch.warm(wait=True)
+    fork_server.warm(wait=True)
     figures: dict[str, Any] = {"machine": this_machine().to_dict(), "commit": folders.commit(), "code": folders.code_digest()}
     for name in names or BENCHES:
         rich.print(f"[bold]{name}[/]: {BENCHES[name].__doc__}")

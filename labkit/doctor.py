@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -112,7 +113,7 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> Findings:
 
 
 def loopback() -> Findings:
-    from labkit.worker import loopback as interface
+    from labkit.machine import loopback as interface
 
     try:
         with socket.socket() as server:
@@ -129,15 +130,24 @@ def loopback() -> Findings:
 
 
 def torch_build() -> Findings:
-    import torch
-    import torch.distributed as dist
+    from labkit.launch import in_a_rank
 
-    gloo, nccl = (dist.is_available() and getattr(dist, f"is_{name}_available")() for name in ("gloo", "nccl"))
-    text = f"{torch.__version__}; gloo {'available' if gloo else 'missing'}, nccl {'available' if nccl else 'missing'}"
-    if gloo:
+    said = in_a_rank("labkit.doctor:torch_of_a_rank")
+    text = (
+        f"{said['version']}; gloo {'available' if said['gloo'] else 'missing'}, nccl {'available' if said['nccl'] else 'missing'}"
+    )
+    if said["gloo"]:
         yield "ok", text
     else:
         yield "problem", text, "rows with several ranks need gloo: install an official build of torch"
+
+
+def torch_of_a_rank(**_: Any) -> dict[str, Any]:
+    import torch
+    import torch.distributed as dist
+
+    there = {name: dist.is_available() and getattr(dist, f"is_{name}_available")() for name in ("gloo", "nccl")}
+    return {"version": torch.__version__} | there
 
 
 def cuda() -> Findings:

@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from matplotlib.figure import Figure
 
-from labkit.drawings_kit import GREY, LINE, MESSAGE, Sheet, drawn, in_a_rank
+from labkit.drawings_kit import GREY, LINE, MESSAGE, Sheet, drawn
+from labkit.launch import in_a_rank
 from labkit.looks import STRATEGIES, lighter
 
 ONCE, EVERY = "#ffffff", "#f7c591"
-LETTER = (
-    "........",
-    ".#######",
-    ".#......",
-    ".#####..",
-    ".#......",
-    ".#......",
-    ".#......",
-    "........",
-)  # told from its mirror image
-
-
-def views(*, rank: int, progress: Any, caches: list[str], epochs: int) -> dict[str, list[list[list[float]]]]:
-    """For each cache one picture as it is trained in each epoch: cropped and flipped by the draws that `labkit.data` makes."""
-    from labkit.data import Draws
-    from labkit.datasets import DATASETS
-    from labkit.spec import Spec
-
-    picture = np.array([[letter == "#" for letter in row] for row in LETTER], dtype=float).repeat(2, 0).repeat(2, 1)
-    padded, i = np.pad(picture, DATASETS["cifar10"].crop_padding), 3
-    seen: dict[str, list[list[list[float]]]] = {cache: [] for cache in caches}
-    for cache in caches:
-        for epoch in range(epochs):
-            draws = Draws(Spec(cache=cache, dataset="cifar10", image_size=16), 8, epoch)
-            dy, dx = draws.offsets[i]
-            crop = padded[dy : dy + 16, dx : dx + 16]
-            seen[cache].append((crop[:, ::-1] if draws.flips[i] else crop).tolist())
-    return seen
 
 
 @drawn
@@ -57,7 +27,7 @@ def three_caches() -> Figure:
     rows = {"false": (["file", "decode", crop, "batch"], 0, "all of it again, image by image"),
             "true": (["file", "decode", kept, crop, "batch"], 3, "decoded images are kept, fresh crops and flips of whole batches"),
             "frozen": (["file", "decode", crop, kept, "batch"], 4, "a fault: the crops and flips of the first epoch are kept, too")}  # fmt: skip
-    seen = in_a_rank("labkit.drawings_data:views", caches=list(rows), epochs=3)
+    seen = in_a_rank("labkit.drawings_computed:views", caches=list(rows), epochs=3)
     for (cache, (boxes, once, about)), y in zip(rows.items(), (3.95, 2.3, 0.65), strict=True):
         s.text(0.3, y + 0.98, f"cache {cache}", 12, ha="left", weight="bold")
         s.text(2.0, y + 0.98, about, 11, ha="left", color=GREY)
@@ -120,7 +90,7 @@ def who_holds_what() -> Figure:
               "Each frame is the whole: layers from left to right; down, a layer's numbers, or for activations the batch. Filled: held by this rank.")  # fmt: skip
     whole, left, right, top, bottom = (0, 0, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 0.5, 1), (0, 0.5, 1, 0.5), (0, 0, 1, 0.5)
     rows: list[
-        tuple[str, str, list[Any], str]
+        tuple[str, str, list, str]
     ] = [  # strategy, name, for each rank its part of parameters, gradients, optimizer state, activations; what moves
         ("single", "single", [(whole,) * 4], "nothing"),
         ("ddp", "DDP", [(whole, whole, whole, top), (whole, whole, whole, bottom)], "gradients: all-reduce"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,15 +19,6 @@ def drawn(draw: Callable[[], Figure]) -> Callable[[], Figure]:
     """Make a function known as a drawing under its name. The first sentence of its docstring is the text for who cannot see it."""
     DRAWINGS[draw.__name__] = styled(draw)
     return DRAWINGS[draw.__name__]
-
-
-def in_a_rank(target: str, **arguments: Any) -> Any:
-    """What a function (as `launch.Job` names it) returns that needs torch: from a fork of the warm server, which has imported it
-    already. Here the import alone would take seconds."""
-    from labkit.launch import Job, launch
-
-    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
-        return launch(Job(target, 1, Path(folder), arguments, backend=""))[0]
 
 
 class Sheet:

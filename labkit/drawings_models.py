@@ -1,60 +1,17 @@
-"""Drawings of the networks, computed from labkit.models on torch's meta device: shapes without numbers, so any size costs nothing."""
+"""Drawings of the networks, computed from labkit.models."""
 
 from __future__ import annotations
-
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from labkit import params
-from labkit.drawings_kit import GREY, LINE, Sheet, drawn, in_a_rank
+from labkit.drawings_computed import Part
+from labkit.drawings_kit import GREY, LINE, Sheet, drawn
+from labkit.launch import in_a_rank
 from labkit.looks import lighter
 
-PUBLISHED = (64, 3, 100)  # width, channels, classes; and images of 32x32, as the published figures suggest
 NETWORKS = ["resnet18", "resnet34", "resnet50"]
 MIB = 2**20
-
-
-@dataclass
-class Part:
-    """The stem, a stage (blocks of one size) or the head: parameters, and multiply-adds for one image's forward."""
-
-    name: str
-    blocks: int = 0
-    parameters: int = 0
-    work: int = 0
-
-
-def parts_of(*, rank: int, progress: Any, models: list[str]) -> dict[str, list[dict[str, Any]]]:
-    return {model: [asdict(part) for part in parts(model)] for model in models}
-
-
-def parts(model_name: str) -> list[Part]:
-    import torch
-
-    from labkit.models import MODELS, build_model
-
-    with torch.device("meta"):
-        model = build_model(model_name, *PUBLISHED)
-        x = torch.empty(1, 3, 32, 32)
-    sizes = [1, *MODELS[model_name][1], 1]
-    found = [Part(name, n) for name, n in zip(("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"), sizes, strict=True)]
-    layer = iter(model)
-    for part in found:
-        for _ in range(part.blocks):
-            block = next(layer)
-            for module in block.modules():
-                if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-                    module.register_forward_hook(lambda m, _x, out, part=part: count(m, out, part))
-            part.parameters += sum(p.numel() for p in block.parameters())
-            x = block(x)
-    return found
-
-
-def count(module, out, part: Part) -> None:
-    """Every number that comes out is a sum over one filter: as many multiply-adds as the filter has weights."""
-    part.work += out.numel() * module.weight[0].numel()
 
 
 @drawn
@@ -65,7 +22,7 @@ def three_networks() -> Figure:
               "Computed for width 64, 32×32 images and 100 classes. Work: multiply-adds of one image's forward; backward does about twice as much.")  # fmt: skip
     dark, light = "#2f6ea5", "#f0a34a"
     wide, left = 1.62, 1.95
-    computed = in_a_rank("labkit.drawings_models:parts_of", models=NETWORKS)
+    computed = in_a_rank("labkit.drawings_computed:parts_of", models=NETWORKS)
     for line, name in enumerate(NETWORKS):
         found, y = [Part(**part) for part in computed[name]], 4.75 - line * 1.95
         total, work = sum(p.parameters for p in found), sum(p.work for p in found)
@@ -106,33 +63,6 @@ def three_networks() -> Figure:
     return s.figure
 
 
-def bytes_of(*, rank: int, progress: Any, model: str, batches: list[int]) -> list[tuple[int, int]]:
-    return [bytes_for(model, batch) for batch in batches]
-
-
-def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
-    """Bytes of the parameters, and of what forward keeps for backward (each storage once, parameters left out), in fp32."""
-    import torch
-
-    from labkit.models import build_model
-
-    with torch.device("meta"):
-        model = build_model(model_name, *PUBLISHED)
-        x, y = torch.empty(batch, 3, 32, 32), torch.zeros(batch, dtype=torch.long)
-    own = {p.untyped_storage()._cdata for p in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, torch.UntypedStorage] = {}  # the storage is kept, or another could get its address
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        torch.nn.functional.cross_entropy(model(x), y)
-    return sum(p.nbytes for p in model.parameters()), sum(storage.nbytes() for storage in kept.values())
-
-
 @drawn
 def memory_over_batch() -> Figure:
     """Memory of ResNet-18 over the batch: parameters, gradients and momentum stay, activations grow with every image;
@@ -141,7 +71,7 @@ def memory_over_batch() -> Figure:
     axes = figure.add_subplot()
     table = {row["experiment"]: row["max_gpu_mem_mb"] for row in params.published()}
     batches = [64, 128, 256, 512]
-    computed = in_a_rank("labkit.drawings_models:bytes_of", model="resnet18", batches=batches)
+    computed = in_a_rank("labkit.drawings_computed:bytes_of", model="resnet18", batches=batches)
     fixed = ("parameters", "#2f6ea5", ""), ("gradients", "#a6cde8", "//"), ("momentum", "#3d7d4f", "..")
     for x, (batch, (weights, activations)) in enumerate(zip(batches, computed, strict=True)):
         low = 0.0

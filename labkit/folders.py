@@ -25,6 +25,7 @@ ENGINE = [
     "datasets",
     "decoders",
     "diagnose",
+    "fork_server",
     "launch",
     "loop",
     "machine",

@@ -1,8 +1,7 @@
 """Start the ranks of one run, watch over them, and leave none behind, whatever happens.
 
-Ranks are forks of a warm fork server from the standard library, not of this process: a kernel or a test runner has
-threads that a fork would not survive. torch's elastic launcher can use the same server, but looks at its processes
-once a second, replaces signal handlers, and waits for ever for a rank that left without a result.
+Ranks are forks of a warm fork server (`fork_server.py`). torch's elastic launcher can use the same server, but looks at its
+processes once a second, replaces signal handlers, and waits for ever for a rank that left without a result.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
+import tempfile
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from labkit.diagnose import RankView, RunFailed, diagnose
-from labkit.folders import code_digest
+from labkit.fork_server import start, warm, without_main
 
 POLL_S = 0.1
 GRACE_S = 5.0  # after a rank lost its peer, the time for the peer to say why
 STACK_S = 0.5  # for a hung rank to write its stack
-_starting = threading.Lock()
-_imported = ""  # the digest of the code that the fork server has imported
 
 
 @dataclass(frozen=True)
@@ -46,52 +42,6 @@ class Job:
     threads: int = 1
     timeout_s: float = 20.0
     deadline_s: float = 3600.0
-
-
-def warm(wait: bool = False) -> None:
-    """Start the fork server, so that it imports torch while the caller does something else; `wait` until it has.
-
-    One that imported the code before a file of it was edited is replaced: a student's change counts from the next run on.
-    """
-    global _imported
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for CUDA any other way would spoil it for forks
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["labkit.worker", __name__])
-    from multiprocessing import forkserver
-
-    with _without_main():
-        if _imported != (now := code_digest()) and not multiprocessing.active_children():
-            forkserver._forkserver._stop()  # type: ignore[attr-defined]
-            _imported = now
-        # The server keeps this mask for life, and so do its ranks: an interrupt of the kernel's process group is not theirs.
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-        if wait:
-            first = context.Process(target=os.getpid)
-            start(first)
-            first.join()
-
-
-def start(process: Any) -> None:
-    try:
-        process.start()
-    except (EOFError, ConnectionError) as error:
-        reason = "the fork server ended while it started a process; what it said stands above, or in the terminal; run again"
-        raise RunFailed("failed", 0, reason) from error
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide `__main__`: multiprocessing would run the caller's script again in every rank, and a rank needs only labkit."""
-    with _starting:
-        main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
 
 
 @contextmanager
@@ -128,7 +78,7 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
     context = multiprocessing.get_context("forkserver")
     ranks: list[Rank] = []
     try:
-        with _interrupt_later(), _without_main():
+        with _interrupt_later(), without_main():
             for rank in range(job.processes):
                 ranks.append(Rank(context.Process(target=begin, args=(job, rank), name=f"rank{rank}"), folder, rank))
         return supervise(job, ranks, on_progress)
@@ -136,6 +86,13 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
         with _interrupt_later():
             end_all(ranks)
             shutil.rmtree(folder / "scratch", ignore_errors=True)
+
+
+def in_a_rank(target: str, **arguments: Any) -> Any:
+    """What a function (as `Job` names it) returns that needs torch: from a fork of the warm server, which has imported it
+    already. Here the import alone would take seconds."""
+    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        return launch(Job(target, 1, Path(folder), arguments, backend=""))[0]
 
 
 def begin(job: Job, rank: int) -> None:

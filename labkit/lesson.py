@@ -123,7 +123,7 @@ class Lesson:
             self.ran = ran
         return ran
 
-    def trace(self, row: str, exchange: bool = True, steps: int = 6, **overrides: Any) -> Any:
+    def trace(self, row: str, exchange: bool = True, steps: int = 4, **overrides: Any) -> Any:
         """Where the steps of a row spend their time, and what each rank holds: `labkit.trace.trace` at this lesson's profile.
 
         None if this machine cannot run the row.

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +45,11 @@ def this_machine() -> Machine:
 def available_cores() -> int:
     """Cores that this process may use, which a container or a batch system may have cut down."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def loopback() -> str:
+    """The name of the network interface that leads nowhere else."""
+    return "lo0" if sys.platform == "darwin" else "lo"
 
 
 def _cpu_name() -> str:

@@ -135,7 +135,7 @@ def get_ready(rows: Any, profile: str, repeats: int, fresh: bool | float, overri
     It is not started where every row seems to have its result already (here, or under the name of its gloo twin), nor for
     backend=nccl, which may have to be refused, and then nothing may have started.
     """
-    from labkit.launch import warm
+    from labkit.fork_server import warm
 
     specs, folder = wanted(rows, profile, overrides), runs_folder() / label_of(profile, overrides or {})
     names = [{spec.name, spec.but(backend="gloo").name if spec.backend == "nccl" else spec.name} for spec in specs]
@@ -148,7 +148,7 @@ def get_ready(rows: Any, profile: str, repeats: int, fresh: bool | float, overri
 def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> dict[str, Any]:
     """One run of a fitted Spec, or its kept result. Returns the content of result.json (or of attempt.json if it failed)."""
     from labkit.datasets import prepare
-    from labkit.launch import warm
+    from labkit.fork_server import warm
 
     folder = runs_folder() / label / spec.name / str(repeat)
     about = conditions(spec)

@@ -17,11 +17,11 @@ def drawing(name: str) -> Picture:
 
 def networks() -> Grid:
     """Parameters, bytes of gradients and work of the three networks at the published size, computed from `labkit.models`."""
-    from labkit.drawings_kit import in_a_rank
     from labkit.drawings_models import NETWORKS
+    from labkit.launch import in_a_rank
 
     lines: list[dict[str, Any]] = []
-    for model, parts in in_a_rank("labkit.drawings_models:parts_of", models=NETWORKS).items():
+    for model, parts in in_a_rank("labkit.drawings_computed:parts_of", models=NETWORKS).items():
         parameters, work = (sum(part[key] for part in parts) for key in ("parameters", "work"))
         lines.append({"model": model, "parameters": parameters / 1e6, "mib": 4 * parameters / 2**20, "work": work / 1e9})
         lines[-1] |= {"per_byte": work / (4 * parameters), "times": lines[-1]["work"] / lines[0]["work"]}

@@ -19,7 +19,7 @@ from labkit.show import over
 from labkit.spec import Spec, SpecError
 
 PROBE = ("trace.py", "recorder.py")  # an edit of these makes kept traces invalid, beside what does so for every run
-WARMUP_STEPS = 2
+WARMUP_STEPS = 2  # in the second, memory is weighed
 KINDS = ("backward", "forward", "update", "data")  # where two happen at once, the time counts as the first of these
 SILENCEABLE = ("ddp", "fsdp", "collective", "parameter_server")
 
@@ -99,7 +99,7 @@ def trace(
     row: str,
     profile: str = "quick",
     overrides: dict[str, Any] | None = None,
-    steps: int = 6,
+    steps: int = 4,
     exchange: bool = True,
     fresh: bool = False,
 ) -> Trace:
@@ -167,7 +167,7 @@ def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: s
     from labkit.worker import device_of
 
     row = Spec(**spec)
-    row = row.but(epochs=row.epochs + WARMUP_STEPS + steps + 1)  # more than enough, whatever an epoch holds
+    row = row.but(epochs=row.epochs + WARMUP_STEPS + steps)  # more than enough, whatever an epoch holds
     device = device_of(row, rank, rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -183,15 +183,15 @@ def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: s
         )
     )
     spans = []
-    for step in range(WARMUP_STEPS + steps + 1):
+    for step in range(WARMUP_STEPS + steps):
         progress.at("step", 0, step)
-        recorder.weighing = step == WARMUP_STEPS + steps  # the last step only looks at memory: it is not timed
+        recorder.weighing = step == WARMUP_STEPS - 1
         began = time.monotonic()
         with recorder.span("data"):
             x, y, _ = next(batches)
         strategy.step(x, y)
         recorder.wait()
         spans.append([began, time.monotonic()])
-    timed = spans[WARMUP_STEPS:-1]
+    timed = spans[WARMUP_STEPS:]
     events = [event for event in recorder.events if timed[0][0] <= event[4] and event[5] <= timed[-1][1]]
     return {"rank": rank, "events": events, "steps": timed, "holds": holds(strategy) | {"activations": recorder.peak_bytes}}

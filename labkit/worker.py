@@ -30,6 +30,7 @@ import torch.distributed.tensor
 
 from labkit import loop
 from labkit.folders import write_json
+from labkit.machine import loopback
 from labkit.measure import Progress
 from labkit.spec import STRATEGIES, Spec
 from labkit.strategy import strategy_class
@@ -112,10 +113,6 @@ def join_group(job: Job, rank: int) -> None:
             world_size=job.processes,
             timeout=timedelta(seconds=job.timeout_s),
         )
-
-
-def loopback() -> str:
-    return "lo0" if sys.platform == "darwin" else "lo"
 
 
 def tune_process(threads: int) -> None:

@@ -33,7 +33,7 @@ from labkit import runs
 from labkit.spec import Spec
 from tests.drill_targets import injected
 fired, mended = Path(FIRED), Path(FIRED + ".mended")
-with nullcontext() if mended.exists() else injected("hang", [1], str(fired)):
+with nullcontext() if mended.exists() else injected(FAULT, [1], str(fired)):
     print(runs.run_once(Spec(**ROW), "tiny")["status"])
 """
 GONE_S = 6.0
@@ -41,15 +41,19 @@ REPORT = [sys.executable, "-c", """
 import sys
 from labkit import cli, report
 report.write_report = lambda *words, **keys: []  # which would replace the repository's report
-sys.argv = ["labkit", "report", "--profile", "tiny"]
+sys.argv = ["labkit", "report", "--profile", "tiny", *sys.argv[1:]]
 cli.main()
 """]  # fmt: skip
 
 
 class Drill:
-    """Three notebooks, of which the second trains a row whose rank 1 hangs until the file `mended` is there."""
+    """Three notebooks, of which the second trains a row whose rank 1 hangs until the file `mended` is there.
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch):
+    `lent`: the batch lends its fork server, and the rank holds the GIL, so that no thread of it can see its launcher die.
+    """
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, lent: bool):
+        self.lent, fault = lent, "hold_the_gil" if lent else "hang"
         self.lab, self.tag, self.fired = made_in(folder, patch), uuid.uuid4().hex, folder / "fired"
         patch.setenv(TAG, self.tag)  # in this process only for what it starts
         write_notebook(self.lab / "notebooks", "20_first", "print('first')")
@@ -57,7 +61,7 @@ class Drill:
             self.lab / "notebooks",
             "21_trains",
             "print('before')",
-            f"FIRED, ROW = {str(self.fired)!r}, {SLOW.to_dict()}\n{TRAINS}",
+            f"FIRED, FAULT, ROW = {str(self.fired)!r}, {fault!r}, {SLOW.to_dict()}\n{TRAINS}",
             "print('after')",
         )
         write_notebook(self.lab / "notebooks", "22_last", "print('last')")
@@ -65,12 +69,20 @@ class Drill:
     def start(self) -> subprocess.Popen:
         """`labkit report` in a session of its own, as a terminal has it, until rank 0 waits in a collective for rank 1."""
         batch = subprocess.Popen(
-            REPORT, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*REPORT, *["--fresh"] * self.lent],
+            cwd=ROOT,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         wait_for(lambda: self.fired.exists() or batch.poll() is not None, 90, "the fault fired")
         assert batch.poll() is None, batch.stdout.read()
         self.family = drill.family(self.tag)
-        assert len(self.family) == 7, f"batch, child, kernel, resource tracker, fork server, two ranks: not {self.family}"
+        trackers = 1 + self.lent
+        assert len(self.family) == 6 + trackers, (
+            f"batch, child, kernel, fork server, two ranks, {trackers} resource trackers: {self.family}"
+        )
         assert not drill.open_to_others(self.family), "something listens off the loopback"
         return batch
 
@@ -102,8 +114,8 @@ class Drill:
 
 
 @pytest.fixture
-def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    made = Drill(tmp_path, monkeypatch)
+def batch(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = Drill(tmp_path, monkeypatch, request.param)
     yield made
     for process in drill.family(made.tag):
         if process.pid != os.getpid():
@@ -123,7 +135,9 @@ STOPS: dict[str, tuple[Callable[[subprocess.Popen], None], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(
+    ("batch", "stop"), [*((False, stop) for stop in STOPS), (True, "Ctrl-C"), (True, "SIGKILL")], indirect=["batch"]
+)
 def test_batch_is_stopped_during_a_collective(batch: Drill, stop: str) -> None:
     process = batch.start()
     send, code, reason = STOPS[stop]
@@ -137,6 +151,7 @@ def test_batch_is_stopped_during_a_collective(batch: Drill, stop: str) -> None:
         batch.check_that_it_goes_on()
 
 
+@pytest.mark.parametrize("batch", [True], indirect=True)
 def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
     """As the kernel of Linux does when memory runs out. The Jupyter kernel looks for its parent once a second."""
     process = batch.start()
@@ -150,6 +165,7 @@ def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
     wait_for(batch.gone, GONE_S, f"no survivor of {batch.family}")
 
 
+@pytest.mark.parametrize("batch", [False], indirect=True)
 @pytest.mark.parametrize("limit", ["cell_timeout_s", "deadline_s"])
 def test_time_is_over_during_a_collective(batch: Drill, limit: str) -> None:
     """Drill 21, with a cell's limit and with a notebook's."""

@@ -97,7 +97,7 @@ def adopts_orphans() -> Iterator[None]:
 @pytest.mark.skipif(sys.platform != "linux", reason="a stopped fork server that outlives its launcher")
 def test_stray_workers_are_found(adopts_orphans: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork server that is stopped cannot notice that its launcher died: that is what a stray worker looks like."""
-    code = "import time; from multiprocessing import forkserver; from labkit.launch import warm; warm()\n"
+    code = "import time; from multiprocessing import forkserver; from labkit.fork_server import warm; warm()\n"
     code += "print(forkserver._forkserver._forkserver_pid, flush=True); time.sleep(60)"
     launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     server = int(launcher.stdout.readline())

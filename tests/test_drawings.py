@@ -18,9 +18,8 @@ from matplotlib.text import Text
 
 import labkit
 from labkit import drawings, strategy
-from labkit.drawings_data import views
+from labkit.drawings_computed import bytes_for, parts, views
 from labkit.drawings_messages import ring_steps
-from labkit.drawings_models import bytes_for, parts
 from labkit.drawings_numbers import FORMATS
 from labkit.drawings_steps import gpipe, held, one_f_one_b, play, pushes
 from labkit.looks import WORK

@@ -22,7 +22,8 @@ import pytest
 import labkit
 import labkit.launch as launching
 from labkit import runs
-from labkit.launch import Job, RunFailed, launch, warm
+from labkit.fork_server import warm
+from labkit.launch import Job, RunFailed, launch
 from labkit.results import read_results
 from tests import drill_targets as drill
 from tests.drill_targets import SMALL, TAG, injected, wait_for

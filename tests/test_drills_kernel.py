@@ -24,7 +24,7 @@ from tests.drill_targets import ROOT, SMALL, TAG, wait_for
 SLOW = SMALL.but(timeout_s=60.0)  # a rank that waits for a hung one waits longer than a drill takes
 PREPARE = f"""
 import os, signal
-from labkit.launch import warm
+from labkit.fork_server import warm
 warm()
 from labkit import runs
 from labkit.spec import Spec

@@ -1,9 +1,8 @@
-"""The fork server, and what is said of ranks that only a GPU could show."""
+"""The process that launches, and what is said of ranks that only a GPU could show."""
 
 import os
 import subprocess
 import sys
-from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -56,16 +55,6 @@ def test_torch_is_asked_for_devices_where_there_may_be_some(monkeypatch, driver,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"card {i}")
     assert machine._cuda_names() == ("card 0", "card 1")[:devices]
-
-
-def test_the_server_is_replaced_when_the_code_changed_and_only_then(monkeypatch):
-    launch.warm(wait=True)
-    before = forkserver._forkserver._forkserver_pid
-    launch.warm(wait=True)
-    assert forkserver._forkserver._forkserver_pid == before
-    monkeypatch.setattr(launch, "code_digest", lambda: "edited")
-    launch.warm(wait=True)
-    assert forkserver._forkserver._forkserver_pid != before
 
 
 def view(tmp_path, rank, exitcode, log, step):

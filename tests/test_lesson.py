@@ -29,7 +29,7 @@ def runs_apart(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_processes(monkeypatch):
-    monkeypatch.setattr("labkit.launch.warm", lambda wait=False: pytest.fail("a process was started"))
+    monkeypatch.setattr("labkit.fork_server.warm", lambda wait=False: pytest.fail("a process was started"))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_it_is_kept_and_recorded_again_when_asked(monkeypatch, traces):
 
 def test_bad_questions_are_refused(monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("labkit.launch.warm", lambda *_: pytest.fail("a process was started"))
+        patched.setattr("labkit.fork_server.warm", lambda *_: pytest.fail("a process was started"))
         with pytest.raises(SpecError, match="steps=0"):
             trace(DDP, "tiny", steps=0)
         with pytest.raises(SpecError, match="exchange=False: single"):

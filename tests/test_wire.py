@@ -34,7 +34,7 @@ def test_latency_and_bandwidth_are_read_off_at_the_ends():
 
 
 def test_bad_questions_are_refused(monkeypatch):
-    monkeypatch.setattr("labkit.launch.warm", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("labkit.fork_server.warm", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(SpecError, match="ranks=1"):
         wire(ranks=1)
     with pytest.raises(SpecError, match="gloo and nccl"):

@@ -11,6 +11,7 @@ class DDP:
         self.model = model
         self.replica = DistributedDataParallel(  # starts from rank 0's weights; its backward() all-reduces
             model,
+            broadcast_buffers=False,  # a second message in every step, of statistics that only evaluation reads: state() sends them
             bucket_cap_mb=spec.bucket_mb,
             gradient_as_bucket_view=spec.gradient_as_bucket_view,
             static_graph=spec.static_graph,
