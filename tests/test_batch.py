@@ -29,7 +29,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notebooks for which a process would have been started; each "ends well" at once, with an output."""
     started: list[str] = []
 
-    def pretend(job: dict, log: Path, deadline_s: float, notify: object) -> tuple[str, str]:
+    def pretend(job: dict, log: Path, deadline_s: float, lent: dict, notify: object) -> tuple[str, str]:
         started.append(Path(job["notebook"]).stem)
         log.touch()
         Path(job["output"]).write_text(Path(job["notebook"]).read_text())
@@ -146,6 +146,19 @@ def test_a_group_waits_for_its_results(lab: Path, no_process: list[str]) -> None
     run_notebooks("tiny")
     run_notebooks("tiny")
     assert no_process == ["04_data_cache"] * 2
+
+
+def test_the_fork_server_is_lent_where_a_row_lacks_its_result(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all results are there it would only import torch for three seconds beside the notebooks."""
+    lent = []
+    monkeypatch.setattr(batch, "run_child", lambda *words: (lent.append(words[3]), ("failed", "made up"))[1])
+    monkeypatch.setattr(batch, "lend", lambda: {"a server": "here"})
+    write_notebook(lab / "notebooks", "04_data_cache", parameters=GIVEN + GROUP)
+    run_notebooks("tiny")
+    monkeypatch.setattr(batch, "has_results", lambda *_: True)
+    run_notebooks("tiny")
+    run_notebooks("tiny", fresh=True)
+    assert [bool(one) for one in lent] == [True, False, True]
 
 
 def test_another_batch_is_refused(lab: Path, no_process: list[str]) -> None:
