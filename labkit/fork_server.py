@@ -80,7 +80,7 @@ def without_main() -> Iterator[None]:
 def lend() -> dict[str, str]:
     """Start the fork server, and return the environment in which a child process uses it instead of one of its own.
 
-    Its forks then outlive neither this process nor, unless they are stopped, the child; `forks` are there to be ended.
+    Its forks end with this process. With the child they end only if they can see it go: whoever lends ends the rest (`forks`).
     """
     warm()
     return {LENT: f"{_imported}:{_server._forkserver_address}"}

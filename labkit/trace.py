@@ -103,7 +103,7 @@ def trace(
     exchange: bool = True,
     fresh: bool = False,
 ) -> Trace:
-    """Record `steps` steps of a row, after a few to warm up; kept, and not recorded again while nothing changed.
+    """Record `steps` steps of a row, after two to warm up; kept, and not recorded again while nothing changed.
 
     exchange=False: the same ranks train the same shards, and never say a word to each other (each by itself, as `single`). It
     is no training, since the ranks drift apart; its time is what the computation alone takes. Raises SpecError for a row

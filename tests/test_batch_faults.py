@@ -151,7 +151,7 @@ def test_batch_is_stopped_during_a_collective(batch: Drill, stop: str) -> None:
         batch.check_that_it_goes_on()
 
 
-@pytest.mark.parametrize("batch", [True], indirect=True)
+@pytest.mark.parametrize("batch", [False, True], ids=["own server", "lent server"], indirect=True)
 def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
     """As the kernel of Linux does when memory runs out. The Jupyter kernel looks for its parent once a second."""
     process = batch.start()
