@@ -130,9 +130,18 @@ def loopback() -> Findings:
 
 
 def torch_build() -> Findings:
+    from labkit.diagnose import RunFailed
     from labkit.launch import in_a_rank
 
-    said = in_a_rank("labkit.doctor:torch_of_a_rank")
+    try:
+        said = in_a_rank("labkit.doctor:torch_of_a_rank")
+    except RunFailed as failed:
+        yield (
+            "problem",
+            f"no rank could start and import torch: {failed.reason}",
+            (f'`{sys.executable} -c "import torch"` shows why, if it is torch; then `rm -r .venv && make setup`'),
+        )
+        return
     text = (
         f"{said['version']}; gloo {'available' if said['gloo'] else 'missing'}, nccl {'available' if said['nccl'] else 'missing'}"
     )
