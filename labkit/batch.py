@@ -83,7 +83,6 @@ def run_notebooks(
     Raises SpecError before any process starts. KeyboardInterrupt and SIGTERM end all processes, and pass on as KeyboardInterrupt.
     """
     tasks = get_ready(profile, only, repeats, time.time() if fresh else False, overrides or {}, deadline_s)
-    trains = fresh or not all(has_results(row, task) for task in tasks for row in task.rows if row.spec)
     statuses: list[Status | Future[Status]] = []
     with claimed(tasks[0].folder), sigterm_interrupts(), ThreadPoolExecutor(1) as publisher:
         for task in tasks:
@@ -91,7 +90,7 @@ def run_notebooks(
                 wait_for(statuses)
             status = None if fresh else still_valid(task)
             if status is None:
-                status = execute(task, cell_timeout_s, lend() if trains else {}, on_progress)
+                status = execute(task, cell_timeout_s, lend(), on_progress)
                 # The page is made while the next notebook's processes start, which leaves a core idle.
                 statuses.append(publisher.submit(finish, task, status))
             else:

@@ -28,7 +28,7 @@ def end_with_parent(parent: int) -> None:
 
 
 class AtomicFile:
-    """How papermill writes the executed notebook, after every cell: whole, so that it can be read whenever we are killed."""
+    """How papermill writes the executed notebook: whole, so that it can be read whenever we are killed."""
 
     def write(self, text: str, path: str) -> None:
         draft = f"{path}.draft"
@@ -40,18 +40,22 @@ class AtomicFile:
         return path
 
 
-def this_python() -> Any:
-    """A manager for a kernel of the Python that runs here, whatever kernels are installed under the name python3."""
+def start_kernel(cwd: str) -> Any:
+    """Start a kernel of the Python that runs here, whatever kernels are installed under the name python3. Returns its manager."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
 
-    return AsyncKernelManager(
+    manager = AsyncKernelManager(
         kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), transport_encryption="auto"
     )
+    run_sync(manager.start_kernel)(cwd=cwd, extra_arguments=["--HistoryManager.hist_file=:memory:"])  # as nbclient would
+    return manager
 
 
 def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     """Run the notebook to its end, and return its status and the reason."""
+    manager = start_kernel(job["cwd"])  # first of all: papermill is imported while it starts
     import_jsonschema()
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -59,7 +63,7 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     from papermill.exceptions import PapermillExecutionError
     from papermill.iorw import papermill_io
 
-    manager, at, kernel = this_python(), "before its first cell", None
+    at, kernel = "before its first cell", None
 
     def on_cell_start(cell: Any, cell_index: int) -> None:
         nonlocal at, kernel
@@ -73,6 +77,7 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
             job["output"],
             parameters=job["parameters"],
             kernel_name="python3",
+            engine_name=engine(),
             progress_bar=False,
             execution_timeout=job["cell_timeout_s"],
             cwd=job["cwd"],
@@ -97,6 +102,30 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     finally:
         run_sync(manager.shutdown_kernel)(now=True)  # its processes end with it, and its temporary files go with the batch's
     return "ok", ""
+
+
+def engine() -> str:
+    """Register papermill's engine under another name, with fewer writes. It would write the notebook, pictures and all, whenever
+    a cell starts or ends, which takes as long as many a cell; when a cell of code starts is enough to keep all outputs so far."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class FewerWrites(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, *args: Any, **kwargs: Any) -> None:
+            write = nb_man.save
+
+            def save() -> None:
+                if any(c.cell_type == "code" and c.metadata.papermill["status"] == nb_man.RUNNING for c in nb_man.nb.cells):
+                    write()
+
+            nb_man.save = save
+            try:
+                super().execute_managed_notebook(nb_man, *args, **kwargs)
+            finally:
+                nb_man.save = write  # papermill writes once more when all is over, however it ended
+
+    papermill_engines.register("fewer writes", FewerWrites)
+    return "fewer writes"
 
 
 def exit_of(kernel: Any) -> str:

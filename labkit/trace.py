@@ -19,7 +19,7 @@ from labkit.show import over
 from labkit.spec import Spec, SpecError
 
 PROBE = ("trace.py", "recorder.py")  # an edit of these makes kept traces invalid, beside what does so for every run
-WARMUP_STEPS = 2  # in the second, memory is weighed
+WARMUP_STEPS = 1  # in it, memory is weighed
 KINDS = ("backward", "forward", "update", "data")  # where two happen at once, the time counts as the first of these
 SILENCEABLE = ("ddp", "fsdp", "collective", "parameter_server")
 
@@ -103,7 +103,7 @@ def trace(
     exchange: bool = True,
     fresh: bool = False,
 ) -> Trace:
-    """Record `steps` steps of a row, after two to warm up; kept, and not recorded again while nothing changed.
+    """Record `steps` steps of a row, after one to warm up; kept, and not recorded again while nothing changed.
 
     exchange=False: the same ranks train the same shards, and never say a word to each other (each by itself, as `single`). It
     is no training, since the ranks drift apart; its time is what the computation alone takes. Raises SpecError for a row

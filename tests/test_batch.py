@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from labkit import batch, notebook_files
-from labkit.batch import read_statuses, run_notebooks
+from labkit.batch import Status, read_statuses, run_notebooks
 from labkit.notebook_files import discover, settable
 from labkit.spec import SpecError
 from tests.batch_notebooks import GIVEN, GROUP, made_in, write_notebook
@@ -148,17 +148,16 @@ def test_a_group_waits_for_its_results(lab: Path, no_process: list[str]) -> None
     assert no_process == ["04_data_cache"] * 2
 
 
-def test_the_fork_server_is_lent_where_a_row_lacks_its_result(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all results are there it would only import torch for three seconds beside the notebooks."""
+def test_the_fork_server_is_lent_to_what_is_executed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that keeps all its notebooks does not start one."""
     lent = []
-    monkeypatch.setattr(batch, "run_child", lambda *words: (lent.append(words[3]), ("failed", "made up"))[1])
+    monkeypatch.setattr(batch, "run_child", lambda *words: (lent.append(words[3]), ("ok", ""))[1])
     monkeypatch.setattr(batch, "lend", lambda: {"a server": "here"})
+    monkeypatch.setattr(batch, "still_valid", lambda task: Status(task.notebook.name, "ok") if lent else None)
     write_notebook(lab / "notebooks", "04_data_cache", parameters=GIVEN + GROUP)
     run_notebooks("tiny")
-    monkeypatch.setattr(batch, "has_results", lambda *_: True)
     run_notebooks("tiny")
-    run_notebooks("tiny", fresh=True)
-    assert [bool(one) for one in lent] == [True, False, True]
+    assert lent == [{"a server": "here"}]
 
 
 def test_another_batch_is_refused(lab: Path, no_process: list[str]) -> None:

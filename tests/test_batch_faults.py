@@ -20,6 +20,7 @@ import pytest
 
 from labkit import batch_processes
 from labkit.batch import read_statuses, run_notebooks
+from labkit.fork_server import LENT
 from labkit.results import read_results
 from tests import drill_targets as drill
 from tests.batch_notebooks import made_in, outputs_of, write_notebook
@@ -36,6 +37,7 @@ fired, mended = Path(FIRED), Path(FIRED + ".mended")
 with nullcontext() if mended.exists() else injected(FAULT, [1], str(fired)):
     print(runs.run_once(Spec(**ROW), "tiny")["status"])
 """
+OWN_SERVER = f"import os; os.environ.pop({LENT!r}, None)"
 GONE_S = 6.0
 REPORT = [sys.executable, "-c", """
 import sys
@@ -49,7 +51,8 @@ cli.main()
 class Drill:
     """Three notebooks, of which the second trains a row whose rank 1 hangs until the file `mended` is there.
 
-    `lent`: the batch lends its fork server, and the rank holds the GIL, so that no thread of it can see its launcher die.
+    `lent`: the notebook uses the fork server that the batch lends it, and the rank holds the GIL, so that no thread of it can see
+    its launcher die. Otherwise the notebook has a server of its own.
     """
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, lent: bool):
@@ -61,7 +64,7 @@ class Drill:
             self.lab / "notebooks",
             "21_trains",
             "print('before')",
-            f"FIRED, FAULT, ROW = {str(self.fired)!r}, {fault!r}, {SLOW.to_dict()}\n{TRAINS}",
+            f"FIRED, FAULT, ROW = {str(self.fired)!r}, {fault!r}, {SLOW.to_dict()}\n{OWN_SERVER * (not lent)}{TRAINS}",
             "print('after')",
         )
         write_notebook(self.lab / "notebooks", "22_last", "print('last')")
@@ -69,7 +72,7 @@ class Drill:
     def start(self) -> subprocess.Popen:
         """`labkit report` in a session of its own, as a terminal has it, until rank 0 waits in a collective for rank 1."""
         batch = subprocess.Popen(
-            [*REPORT, *["--fresh"] * self.lent],
+            REPORT,
             cwd=ROOT,
             start_new_session=True,
             stdout=subprocess.PIPE,
@@ -79,9 +82,9 @@ class Drill:
         wait_for(lambda: self.fired.exists() or batch.poll() is not None, 90, "the fault fired")
         assert batch.poll() is None, batch.stdout.read()
         self.family = drill.family(self.tag)
-        trackers = 1 + self.lent
-        assert len(self.family) == 6 + trackers, (
-            f"batch, child, kernel, fork server, two ranks, {trackers} resource trackers: {self.family}"
+        servers = 1 if self.lent else 2
+        assert len(self.family) == 7 + servers, (
+            f"batch, child, kernel, {servers} fork servers, two resource trackers, two ranks: {self.family}"
         )
         assert not drill.open_to_others(self.family), "something listens off the loopback"
         return batch
@@ -167,8 +170,9 @@ def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
 
 @pytest.mark.parametrize("batch", [False], indirect=True)
 @pytest.mark.parametrize("limit", ["cell_timeout_s", "deadline_s"])
-def test_time_is_over_during_a_collective(batch: Drill, limit: str) -> None:
+def test_time_is_over_during_a_collective(batch: Drill, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drill 21, with a cell's limit and with a notebook's."""
+    monkeypatch.setattr("labkit.batch.lend", dict)  # a server of this process would be taken for a survivor
     for seconds in (15, 60, 240):  # a busy machine takes its time until the fault fires
         statuses = run_notebooks("tiny", only=[20, 21], **{limit: seconds})
         if batch.fired.exists():

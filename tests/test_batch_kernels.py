@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit import params
+from labkit import batch_one, params
 from labkit.batch import Status, read_statuses, run_notebooks
 from tests.batch_notebooks import GIVEN, GROUP, fetched, made_in, outputs_of, write_notebook
 
@@ -99,6 +100,20 @@ def test_what_did_not_end_well_says_so(ran, name: str) -> None:
     assert notebook.metadata.papermill.exception is True
     page = (folder / f"{name}.html").read_text()
     assert f"did not end well: {statuses[name].status}" in page and "so far" in page
+
+
+def test_a_notebook_is_written_when_a_cell_of_code_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at its end. papermill alone writes all of it, with its pictures, whenever a cell of any kind starts or ends."""
+    written = []
+    monkeypatch.setattr(batch_one.AtomicFile, "write", lambda self, text, path: written.append(nbformat.reads(text, 4)))
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}})
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    notebook.cells = [text("# a"), code("print(1)"), text("b"), text("c"), code("print(2)")]
+    nbformat.write(notebook, tmp_path / "x.ipynb")
+    job = {"notebook": str(tmp_path / "x.ipynb"), "output": str(tmp_path / "out.ipynb"), "cwd": str(tmp_path)}
+    assert batch_one.execute(job | {"parameters": {}, "cell_timeout_s": None}, io.StringIO()) == ("ok", "")
+    told = ["".join(output.text for cell in one.cells for output in cell.get("outputs", ())) for one in written]
+    assert told[-1] == "1\n2\n" and told.count("1\n") == 1 and len(told) <= 5, told
 
 
 def test_an_error_message_is_no_markup(ran) -> None:
