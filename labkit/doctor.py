@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from labkit.fonts import chinese_font
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY_NEEDED = 64 * MIB
 MEMORY_NEEDED = GIB
-CGROUP = Path("/sys/fs/cgroup")
 SERVER = re.compile(r"multiprocessing\.forkserver import main; main\(\d+, (\d+), .*'labkit\.worker'")
 
 Findings = Iterator[tuple[str, ...]]  # level, text and, where there is one, remedy
@@ -65,7 +64,7 @@ def system() -> Findings:
 
 
 def cores() -> Findings:
-    from labkit.machine import available_cores
+    from labkit.machine import available_cores, cgroup_limit
 
     usable, busy = available_cores(), os.getloadavg()[0]
     text = f"{usable} of {os.cpu_count()} can be used; load of the last minute {busy:.1f}"
@@ -80,7 +79,17 @@ def cores() -> Findings:
         yield "ok", text
 
 
+def arithmetic() -> Findings:
+    from labkit.machine import computes_in_bf16
+
+    if (itself := computes_in_bf16()) is not None:
+        remedy = "rows with AMP take several times as long as without on this CPU; they are no fault"
+        yield ("ok", "the processor computes with bf16 itself") if itself else ("note", "the processor imitates bf16", remedy)
+
+
 def memory() -> Findings:
+    from labkit.machine import cgroup_limit
+
     free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
     limit, used = cgroup_limit("memory.max", int), cgroup_limit("memory.current", int)
     if limit is not None and limit < total:
@@ -90,14 +99,6 @@ def memory() -> Findings:
         yield "problem", text, "a rank needs about 0.5 GiB: close something, or set a smaller batch_per_rank and width"
     else:
         yield "ok", text
-
-
-def cgroup_limit(name: str, read: Callable[..., float]) -> float | None:
-    """A number that a container's control group sets; None where there is no limit ("max") or no such file."""
-    try:
-        return read(*(CGROUP / name).read_text().split())
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def shared_memory(folder: Path = Path("/dev/shm")) -> Findings:
@@ -250,4 +251,4 @@ def launcher_of(server: psutil.Process, pipe: int) -> int | None:
         return parent if parent > 1 else None
 
 
-CHECKS = (system, cores, memory, shared_memory, loopback, torch_build, cuda, fonts, data_sets, runs_folder, processes)
+CHECKS = (system, cores, arithmetic, memory, shared_memory, loopback, torch_build, cuda, fonts, data_sets, runs_folder, processes)

@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,16 +15,20 @@ from typing import Any
 
 from labkit.spec import Spec
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts that a measurement depends on. `cuda`: the name of each CUDA device."""
+    """The facts that a measurement depends on. `cuda`: the name of each CUDA device. `bf16`: does the processor compute with bf16
+    itself? None: it does not say."""
 
     cpu: str
     cores: int
     memory_gib: int
     cuda: tuple[str, ...]
     system: str
+    bf16: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"cuda": list(self.cuda)}
@@ -39,6 +44,7 @@ def this_machine() -> Machine:
         memory_gib=round(psutil.virtual_memory().total / 2**30),
         cuda=_cuda_names(),
         system=f"{platform.system()} {platform.machine()}",
+        bf16=computes_in_bf16(),
     )
 
 
@@ -47,17 +53,36 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cgroup_limit(name: str, read: Callable[..., float]) -> float | None:
+    """A number that a container's control group sets; None where there is no limit ("max") or no such file."""
+    try:
+        return read(*(CGROUP / name).read_text().split())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def loopback() -> str:
     """The name of the network interface that leads nowhere else."""
     return "lo0" if sys.platform == "darwin" else "lo"
 
 
-def _cpu_name() -> str:
+def _cpuinfo(*keys: str) -> str:
+    """What Linux tells under the first of these keys that it has, of the first core; nothing elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return ""
+    return next((value.strip() for key, _, value in lines if key.strip() in keys), "")
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def computes_in_bf16() -> bool | None:
+    """Has the processor arithmetic for bf16? By the names that Linux has for such instructions, on x86 and on Arm."""
+    flags = _cpuinfo("flags", "Features").split()
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags)) if flags else None
 
 
 def _cuda_names() -> tuple[str, ...]:

@@ -94,9 +94,15 @@ def notes(profile: Profile, overrides: dict[str, Any], results: Results) -> list
     if busy := [r["load_1min"] for r in results if r["load_1min"] > LOADED * r["machine"]["cores"]]:
         loads = {"busy": len(busy), "all": len(results), "per_core": f"{LOADED:.1f}", "most": f"{max(busy):.1f}"}
         found.append({"kind": "busy", **loads})
+    if imitated := [r["name"] for r in results if imitates_bf16(r["spec"], r["machine"])]:
+        found.append({"kind": "no_bf16", "names": unique(imitated)})
     if short := [result["name"] for result in results if not result["images_per_s"]]:
         found.append({"kind": "untimed", "names": unique(short)})
     return found
+
+
+def imitates_bf16(spec: dict[str, Any], machine: dict[str, Any]) -> bool:
+    return spec["amp"] and spec["device"] == "cpu" and spec["amp_dtype"] != "fp16" and machine.get("bf16") is False
 
 
 def unique(names: list[str]) -> list[str]:

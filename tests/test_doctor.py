@@ -76,7 +76,7 @@ def test_small_shared_memory_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_container_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    monkeypatch.setattr("labkit.machine.CGROUP", tmp_path)
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     (tmp_path / "memory.max").write_text(f"{2**29}\n")
     (tmp_path / "memory.current").write_text(f"{2**28}\n")
@@ -84,6 +84,12 @@ def test_container_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert next(doctor.memory())[:2] == ("problem", "0.2 GiB free of 0.5")
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert "container" not in next(doctor.cores())[1]
+
+
+@pytest.mark.parametrize(("bf16", "levels"), [(True, ["ok"]), (False, ["note"]), (None, [])])
+def test_a_processor_without_bf16_is_noted(monkeypatch: pytest.MonkeyPatch, bf16: bool | None, levels: list[str]) -> None:
+    monkeypatch.setattr("labkit.machine.computes_in_bf16", lambda: bf16)
+    assert [finding[0] for finding in doctor.arithmetic()] == levels
 
 
 def test_data_sets_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,21 @@ def test_torch_is_asked_for_devices_where_there_may_be_some(monkeypatch, driver,
     assert machine._cuda_names() == ("card 0", "card 1")[:devices]
 
 
+@pytest.mark.parametrize(
+    "told, bf16, name",
+    [
+        ("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512_bf16\n", True, "Some CPU"),
+        ("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512f\n", False, "Some CPU"),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n", True, None),
+        ("", None, None),
+    ],
+)
+def test_what_linux_tells_of_the_processor(monkeypatch, told, bf16, name):
+    monkeypatch.setattr(machine.Path, "read_text", lambda path: told)
+    assert machine.computes_in_bf16() is bf16
+    assert machine._cpu_name() == (name or machine.platform.processor() or machine.platform.machine())
+
+
 def view(tmp_path, rank, exitcode, log, step):
     path = tmp_path / f"rank{rank}.log"
     path.write_text(log)
