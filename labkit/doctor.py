@@ -137,15 +137,11 @@ def torch_build() -> Findings:
     try:
         said = in_a_rank("labkit.doctor:torch_of_a_rank")
     except RunFailed as failed:
-        yield (
-            "problem",
-            f"no rank could start and import torch: {failed.reason}",
-            (f'`{sys.executable} -c "import torch"` shows why, if it is torch; then `rm -r .venv && make setup`'),
-        )
+        remedy = f'`{sys.executable} -c "import torch"` shows why, if it is torch; then `rm -r .venv && make setup`'
+        yield "problem", f"no rank could start and import torch: {failed.reason}", remedy
         return
-    text = (
-        f"{said['version']}; gloo {'available' if said['gloo'] else 'missing'}, nccl {'available' if said['nccl'] else 'missing'}"
-    )
+    gloo, nccl = ("available" if said[name] else "missing" for name in ("gloo", "nccl"))
+    text = f"{said['version']}; gloo {gloo}, nccl {nccl}"
     if said["gloo"]:
         yield "ok", text
     else:
