@@ -43,12 +43,13 @@ class Trace:
         return found
 
     def split(self) -> list[dict[str, Any]]:
-        """For each rank, medians over the steps, in seconds: step_s, and its parts data_s (waiting for images), forward_s, backward_s,
-        update_s and exchange_s: all else, which is exchange, waiting for others, and the loss."""
+        """For each rank its step of median length (the shorter of two), in seconds: step_s, and the parts that it is the sum of: data_s
+        (waiting for images), forward_s, backward_s, update_s and exchange_s: all else, which is exchange, waiting for others, and
+        the loss. (Medians of each part over the steps would not add up.)"""
         lines = []
         for rank in self.ranks:
-            parts = [split_of(rank["events"], start, end) for start, end in rank["steps"]]
-            lines.append({"rank": rank["rank"]} | {key: statistics.median(part[key] for part in parts) for key in parts[0]})
+            parts = sorted((split_of(rank["events"], *step) for step in rank["steps"]), key=lambda part: part["step_s"])
+            lines.append({"rank": rank["rank"]} | parts[(len(parts) - 1) // 2])
         return lines
 
     def bubble(self) -> float:

@@ -90,7 +90,7 @@ def split_figure(traces: dict[str, Trace]) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
-    axes.set_xlabel("one step of the slowest rank (ms, medians of its parts)")
+    axes.set_xlabel("the median step of the slowest rank (ms)")
     legend(figure, PARTS.values())
     return figure
 

@@ -36,6 +36,7 @@ def test_every_strategy_computes_and_its_parts_add_up(traces):
     for name, one in traces.items():
         assert len(one.ranks) == one.spec.processes
         for line in one.split():
+            assert line["step_s"] == pytest.approx(sum(value for key, value in line.items() if key not in ("rank", "step_s")))
             if one.spec.strategy == "parameter_server":
                 server = line["rank"] == one.spec.world_size
                 assert (line["update_s"] > 0) == server and (line["forward_s"] > 0) != server, name

@@ -13,6 +13,7 @@ import inspect
 import itertools
 import math
 import numbers
+import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -47,14 +48,19 @@ class Verdict:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         back, edge = COLOURS[self.passed]
         box = f"background:{back};color:#1a1a1a;border-left:6px solid {edge};padding:8px 12px"
-        parts = [f'<b style="color:{edge}">{html.escape(self.head())}</b> {html.escape(self.message)}']
+        parts = [f'<b style="color:{edge}">{html.escape(self.head())}</b> {marked_up(self.message)}']
         if self.picture:
             parts.append(
                 f'<pre style="background:none;color:inherit;margin:6px 0;overflow-x:auto">{html.escape(self.picture)}</pre>'
             )
         if self.hint:
-            parts.append(f"<p style='margin:6px 0 0'>Hint: {html.escape(self.hint)}</p>")
+            parts.append(f"<p style='margin:6px 0 0'>Hint: {marked_up(self.hint)}</p>")
         return {"text/html": f'<div style="{box}">{"".join(parts)}</div>', "text/plain": str(self)}
+
+
+def marked_up(text: str) -> str:
+    """HTML of a text in which `names` stand between backticks."""
+    return re.sub("`([^`\n]+)`", r"<code>\1</code>", html.escape(text))
 
 
 class NotYet(Exception):
