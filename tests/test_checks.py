@@ -187,7 +187,9 @@ def test_a_verdict_shows_itself_in_html_and_in_words():
     bundle = verdict._repr_mimebundle_()
     assert bundle["text/plain"] == str(verdict) == "✗ f: not yet. f(<b>) & more\na < b\nHint: try <i>"
     assert "f(&lt;b&gt;) &amp; more" in bundle["text/html"] and "<pre" in bundle["text/html"] and "<i>" not in bundle["text/html"]
-    assert "with <code>a &lt; b</code>." in checks.Verdict(False, "f", "", "end it with `a < b`.")._repr_mimebundle_()["text/html"]
+    assert (
+        "with <code>a &lt; b</code>." in checks.Verdict(False, "f", "", "end it with `a < b`.")._repr_mimebundle_()["text/html"]
+    )
     passed = checks.check_gpipe(right.gpipe)
     assert "stage 2" in passed.picture and passed.picture in str(passed)
     assert passed._repr_mimebundle_()["text/html"] != bundle["text/html"]
