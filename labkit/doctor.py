@@ -83,7 +83,7 @@ def arithmetic() -> Findings:
     from labkit.machine import computes_in_bf16
 
     if (itself := computes_in_bf16()) is not None:
-        remedy = "rows with AMP take several times as long as without on this CPU; they are no fault"
+        remedy = "rows with AMP may take several times as long as without on this CPU, and say nothing of one that has bf16"
         yield ("ok", "the processor computes with bf16 itself") if itself else ("note", "the processor imitates bf16", remedy)
 
 

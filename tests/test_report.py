@@ -3,7 +3,6 @@
 import os
 import re
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -194,15 +193,6 @@ def test_notes_name_what_should_not_be_mixed(tmp_path):
     put(DDP, repeat=2, load_1min=7.5)
     assert "1 of 5 runs began while the machine's load average was above 1.5 per core (up to 7.5 in all)" in written(tmp_path)
     assert "commit" in notes and "+: and changes that were not committed" in written(tmp_path)
-
-
-@pytest.mark.parametrize(("bf16", "noted"), [(False, True), (True, False), (None, False)])
-def test_rows_that_imitate_bf16_are_named(tmp_path, monkeypatch, bf16, noted):
-    use(monkeypatch, replace(CPU, bf16=bf16))
-    for amp in (False, True):
-        put(f"single_gpu_resnet18_bs256_cacheTrue_amp{amp}")
-    text = written(tmp_path)
-    assert ("these rows say nothing: `single_gpu_resnet18_bs256_cacheTrue_ampTrue`." in text) is noted
 
 
 def test_where_the_time_went_adds_up(tmp_path):

@@ -1,6 +1,7 @@
 """Rank agreement over all rows: figures that can be worked out by hand, scipy's where it is there, and like compared with like."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -82,3 +83,12 @@ def test_few_rows_have_no_order(tmp_path):
     line = found(tmp_path)["images_per_s"]
     assert (line["n"], line["spearman"], line["level"]) == (FEWEST - 1, None, "unknown")
     assert "3 rows that can be compared, too few or too equal for an order" in written(tmp_path)
+
+
+@pytest.mark.parametrize(("bf16", "noted"), [(False, True), (True, False), (None, False)])
+def test_rows_that_imitate_bf16_are_named(tmp_path, monkeypatch, bf16, noted):
+    use(monkeypatch, replace(CPU, bf16=bf16))
+    for amp in (False, True):
+        put(f"single_gpu_resnet18_bs256_cacheTrue_amp{amp}")
+    text = written(tmp_path)
+    assert ("these rows say nothing: `single_gpu_resnet18_bs256_cacheTrue_ampTrue`." in text) is noted
