@@ -8,6 +8,7 @@ runs/<profile>/notebooks/<name>.ipynb          as it was executed
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit import params
-from labkit.batch_processes import run_child, sigterm_interrupts
-from labkit.folders import claimed, conditions, held, label_of, read_json, runs_folder, write_json
+from labkit.batch_processes import Children, sigterm_interrupts
+from labkit.folders import claimed, conditions, held, label_of, quiet, read_json, runs_folder, write_json
 from labkit.fork_server import lend
 from labkit.notebook_files import EVERYTHING, Notebook, cells_of, discover, inputs_of, parameters_of, publish
 from labkit.runs import Planned, plan
@@ -84,14 +85,17 @@ def run_notebooks(
     """
     tasks = get_ready(profile, only, repeats, time.time() if fresh else False, overrides or {}, deadline_s)
     statuses: list[Status | Future[Status]] = []
-    with claimed(tasks[0].folder), sigterm_interrupts(), ThreadPoolExecutor(1) as publisher:
+    folder = tasks[0].folder
+    with (
+        claimed(folder), sigterm_interrupts(), ThreadPoolExecutor(1) as publisher, Children(str(params.ROOT), folder) as children
+    ):  # fmt: skip
         for task in tasks:
             if task.notebook.number == EVERYTHING:
                 wait_for(statuses)
             status = None if fresh else still_valid(task)
             if status is None:
-                status = execute(task, cell_timeout_s, lend(), on_progress)
-                # The page is made while the next notebook's processes start, which leaves a core idle.
+                status = execute(task, cell_timeout_s, children, task is tasks[-1], on_progress)
+                # The page is made while the next notebook begins, which leaves a core idle.
                 statuses.append(publisher.submit(finish, task, status))
             else:
                 statuses.append(status)
@@ -144,8 +148,9 @@ def has_results(row: Planned, task: Task) -> bool:
     return all(result and all(result.get(key) == about[key] for key in about) for result in found)
 
 
-def execute(task: Task, cell_timeout_s: int | None, lent: dict[str, str], on_progress: Callable | None) -> Status:
-    """Run a notebook in a child process. `lent`: see `run_child`."""
+def execute(task: Task, cell_timeout_s: int | None, children: Children, last: bool, on_progress: Callable | None) -> Status:
+    """Run a notebook in a child process. Unless it is the `last`, the next child starts after the rows of its group have run: the
+    cells that show them leave a core idle."""
     status = Status(task.notebook.name, "running", started_at=time.time())
     for ending in FILES:
         task.path(ending).unlink(missing_ok=True)
@@ -157,15 +162,17 @@ def execute(task: Task, cell_timeout_s: int | None, lent: dict[str, str], on_pro
         "cell_timeout_s": cell_timeout_s,
         "cwd": str(params.ROOT),
     }
-    cells = len(cells_of(task.notebook.path)) + 1  # papermill adds one, with the parameters
+    cells = cells_of(task.notebook.path)
+    ran = next((at for at, cell in enumerate(cells, 1) if "lesson.run()" in "".join(cell["source"])), math.inf)
 
     def notify(cell: int, seconds: float) -> None:
         if on_progress:
             row = row_in_training(task.parameters["profile"], status.started_at)
-            on_progress(task, {"cell": cell, "cells": cells, "seconds": seconds, "row": row})
+            on_progress(task, {"cell": cell, "cells": len(cells) + 1, "seconds": seconds, "row": row})
 
     try:
-        status.status, status.reason = run_child(job, task.path("log"), task.deadline_s, lent, notify)
+        next_from = math.inf if last else ran + 2  # papermill adds a cell, with the parameters
+        status.status, status.reason = children.run(job, task.path("log"), task.deadline_s, lend(), notify, next_from)
     except BaseException as error:
         status.status, status.reason = "interrupted", f"{type(error).__name__} in the batch"
         raise
@@ -193,7 +200,8 @@ def finish(task: Task, status: Status) -> Status:
         task.path("log").unlink()
     try:
         if task.path("ipynb").exists():
-            publish(task.path("ipynb"), status.status, status.reason)
+            with quiet(task.folder / ".quiet", alone=False):
+                publish(task.path("ipynb"), status.status, status.reason)
     except Exception as error:  # whatever nbconvert or the disk cannot do: the other notebooks go on
         before = "" if status.status == "ok" else f"{status.status}: {status.reason}; then "
         status.status, status.reason = "failed", f"{before}no HTML: {type(error).__name__}: {error}"

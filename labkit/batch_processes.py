@@ -1,4 +1,4 @@
-"""The processes of one notebook in a batch: start them, watch them, and leave none behind, whatever happens.
+"""The processes of the notebooks in a batch: start them, watch them, and leave none behind, whatever happens.
 
 The child (`labkit.batch_one`) has a kernel, which has a fork server, which has ranks. All carry a tag in their environment: by it
 they are found and ended even if those in between are gone.
@@ -7,6 +7,7 @@ they are found and ended even if those in between are gone.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,50 +18,109 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from labkit.folders import QUIET
 from labkit.fork_server import forks
 
 TAG = "LABKIT_BATCH"
+LOOK_S = 0.1  # how often we look at a child
 TELL_S = 1.0  # how often a caller hears that a notebook is under way
 LEAVE_S = 3.0  # for processes that are about to end by themselves
 END_S = 10.0  # for processes that were killed
 
 
-def run_child(
-    job: dict[str, Any], log: Path, deadline_s: float, lent: dict[str, str], notify: Callable[[int, float], None]
-) -> tuple[str, str]:
-    """Run `labkit.batch_one` on a job, and return status and reason. `notify(cell, seconds)` is called every second.
+class Child:
+    """The process of one notebook, which gets ready before it is told which. `folder`: of the executed notebooks."""
 
-    What the processes print goes to `log`; their temporary files go with them. No process is left on any way out. `lent`: the
-    environment by which they find our fork server, if they are to use it.
-    """
-    tag, child = uuid.uuid4().hex, None
-    scratch = Path(tempfile.mkdtemp(prefix="labkit-"))
-    try:
-        child = start(job | {"events": str(scratch / "events"), "parent": os.getpid()}, log, scratch, {TAG: tag, **lent})
-        return watch(child, scratch / "events", log, deadline_s, notify)
-    finally:
-        end_family(tag, patience_s=0 if child is None or child.poll() is None else LEAVE_S)
-        if child is not None:
-            child.wait()
-        shutil.rmtree(scratch, ignore_errors=True)
+    def __init__(self, cwd: str, folder: Path, lent: dict[str, str]):
+        self.tag, self.lent = uuid.uuid4().hex, lent
+        self.draft_log = folder / f".{self.tag}.log"
+        self.scratch = Path(tempfile.mkdtemp(prefix="labkit-"))
+        self.events = self.scratch / "events"
+        own = {TAG: self.tag, QUIET: str(folder / ".quiet"), "TMPDIR": str(self.scratch), "LABKIT_WIDGETS": "0"}
+        own |= {"JUPYTER_RUNTIME_DIR": str(self.scratch / "jupyter"), **lent}
+        start = json.dumps({"events": str(self.events), "parent": os.getpid(), "cwd": cwd})
+        command = [sys.executable, "-m", "labkit.batch_one", start]
+        with open(self.draft_log, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, **own})
+
+    def begin(self, job: dict[str, Any], log: Path) -> None:
+        """Hand the job over. What the processes print, and printed, goes to `log`."""
+        self.draft_log.rename(log)
+        assert self.process.stdin
+        with suppress(BrokenPipeError), self.process.stdin as line:  # it is gone: whoever watches will see
+            line.write(json.dumps(job).encode() + b"\n")
+
+    def end(self) -> None:
+        """Leave no process, and no temporary file."""
+        end_family(self.tag, patience_s=0 if self.process.poll() is None else LEAVE_S)
+        self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
+        self.draft_log.unlink(missing_ok=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def start(job: dict[str, Any], log: Path, scratch: Path, own: dict[str, str]) -> subprocess.Popen:
-    own |= {"TMPDIR": str(scratch), "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter"), "LABKIT_WIDGETS": "0"}
-    command = [sys.executable, "-m", "labkit.batch_one", json.dumps(job)]
-    with open(log, "wb") as file:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **own})
+class Children:
+    """One child after the other. The next may start while one is at work, and then waits until it is needed."""
+
+    def __init__(self, cwd: str, folder: Path):
+        self.cwd, self.folder = cwd, folder
+        self.ready: Child | None = None
+
+    def __enter__(self) -> Children:
+        for log in self.folder.glob(".*.log"):  # of a batch that was killed
+            log.unlink()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.ready:
+            self.ready.end()
+
+    def run(
+        self,
+        job: dict[str, Any],
+        log: Path,
+        deadline_s: float,
+        lent: dict[str, str],
+        notify: Callable[[int, float], None],
+        next_from: float = math.inf,
+    ) -> tuple[str, str]:
+        """Run `labkit.batch_one` on a job, and return status and reason. `notify(cell, seconds)` is called every second.
+
+        The processes' temporary files go with them. No process is left on any way out, but for the next child: it starts when
+        cell `next_from` does. `lent`: the environment by which they find our fork server, if they are to use it.
+        """
+
+        told = 0
+
+        def heard(cell: int, seconds: float) -> None:
+            nonlocal told
+            if cell >= next_from and not self.ready:
+                self.ready = Child(self.cwd, self.folder, lent)
+            if seconds >= told * TELL_S:
+                told += 1
+                notify(cell, seconds)
+
+        if self.ready and (self.ready.lent != lent or self.ready.process.poll() is not None):
+            self.ready.end()  # its kernel has imported code that was edited since, or somebody killed it
+            self.ready = None
+        child, self.ready = self.ready or Child(self.cwd, self.folder, lent), None
+        try:
+            child.begin(job, log)
+            return watch(child.process, child.events, log, deadline_s, heard)
+        finally:
+            child.end()
 
 
 def watch(child: subprocess.Popen, events: Path, log: Path, deadline_s: float, notify: Callable) -> tuple[str, str]:
     began = time.monotonic()
     while True:
         try:
-            code = child.wait(TELL_S)
+            code = child.wait(LOOK_S)
         except subprocess.TimeoutExpired:
             code = None
         told, seconds = last_event(events), time.monotonic() - began

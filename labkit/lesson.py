@@ -111,7 +111,7 @@ class Lesson:
         live = Live(self.group.title_en if rows is None else "More rows", before.planned, self.repeats, expected)
         word = "stopped by an error"
         try:
-            runs.run(asked, self.profile, repeats=self.repeats, fresh=self.fresh, overrides=changed, on_progress=live)
+            runs.train_rows(asked, self.profile, self.repeats, self.fresh, changed, live)
             word = ""
         except KeyboardInterrupt:
             word = "interrupted; finished runs are kept"
@@ -123,7 +123,7 @@ class Lesson:
             self.ran = ran
         return ran
 
-    def trace(self, row: str, exchange: bool = True, steps: int = 4, **overrides: Any) -> Any:
+    def trace(self, row: str, exchange: bool = True, steps: int = 3, **overrides: Any) -> Any:
         """Where the steps of a row spend their time, and what each rank holds: `labkit.trace.trace` at this lesson's profile.
 
         None if this machine cannot run the row.

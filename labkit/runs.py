@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import params
-from labkit.folders import claimed, conditions, keep, label_of, opening, read_json, runs_folder, write_json
+from labkit.folders import claimed, conditions, keep, label_of, opening, quiet, read_json, runs_folder, write_json
 from labkit.machine import Needs, fit, process_group, this_machine
 from labkit.spec import Spec, SpecError
 
@@ -113,6 +113,18 @@ def run(
     """
     from labkit.results import summary
 
+    return summary(*train_rows(rows, profile, repeats, fresh, overrides, on_progress))
+
+
+def train_rows(
+    rows: Any,
+    profile: str,
+    repeats: int,
+    fresh: bool | float,
+    overrides: dict[str, Any] | None,
+    on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None,
+) -> tuple[list[Planned], dict[str, list[dict[str, Any]]], str]:
+    """What `run` does, without pandas: what was planned, the outcomes of each row that runs here, and the folder's label."""
     if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
         raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
     specs = get_ready(rows, profile, repeats, fresh, overrides)
@@ -126,7 +138,7 @@ def run(
                 if outcome["status"] == "interrupted":  # somebody ends our processes: start no others
                     raise KeyboardInterrupt(outcome["reason"])
                 outcomes[row.name].append(outcome)
-    return summary(planned, outcomes, label)
+    return planned, outcomes, label
 
 
 def get_ready(rows: Any, profile: str, repeats: int, fresh: bool | float, overrides: dict[str, Any] | None) -> list[Spec]:
@@ -156,7 +168,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
     too_old = fresh is True or (kept and kept["started_at"] < fresh)
     if kept and not too_old and all(kept.get(key) == about[key] for key in about):
         return kept
-    with claimed(folder):
+    with claimed(folder), quiet():
         data_folder = prepare(spec.dataset)
         warm(wait=True)  # the first row of a session must not pay for what the others find ready
         called_at = time.time()

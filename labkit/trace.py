@@ -100,7 +100,7 @@ def trace(
     row: str,
     profile: str = "quick",
     overrides: dict[str, Any] | None = None,
-    steps: int = 4,
+    steps: int = 3,
     exchange: bool = True,
     fresh: bool = False,
 ) -> Trace:
@@ -111,7 +111,7 @@ def trace(
     that this machine cannot run, or that cannot compute without an exchange; RunFailed if a rank fails.
     """
     from labkit.datasets import prepare
-    from labkit.folders import claimed, conditions, label_of, read_json, runs_folder, write_json
+    from labkit.folders import claimed, conditions, label_of, quiet, read_json, runs_folder, write_json
     from labkit.launch import Job, launch
     from labkit.runs import plan
 
@@ -135,7 +135,7 @@ def trace(
     }
     kept = read_json(folder / "trace.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
-        with claimed(folder):
+        with claimed(folder), quiet():
             arguments = {"spec": spec.to_dict(), "data_folder": str(prepare(spec.dataset)), "steps": steps, "exchange": exchange}
             job = Job(
                 target="labkit.trace:trace_rank",

@@ -17,17 +17,19 @@ from labkit.machine import this_machine, versions
 from labkit.spec import SpecError
 
 SIZES = tuple(2**k for k in range(10, 27, 2))  # 1 KiB to 64 MiB
+LARGE = 2**24  # bytes; from here on three turns are enough: one takes a tenth of a second, and they differ by little
 WAYS = {"all_reduce": "all-reduce ({backend})", "ring": "our own ring all-reduce", "copy": "memory copy in one rank"}
 
 
 def wire(
     ranks: int = 2, sizes: tuple[int, ...] = SIZES, turns: int = 7, backend: str = "gloo", fresh: bool = False
 ) -> list[dict[str, Any]]:
-    """A line per way and size: way, backend, ranks, bytes, median_s, min_s, max_s. Kept in runs/probes/wire/.
+    """A line per way and size: way, backend, ranks, bytes, median_s, min_s, max_s, over `turns` (at most three from LARGE bytes
+    on). Kept in runs/probes/wire/.
 
     Raises SpecError for a backend that this machine cannot run, RunFailed if a rank fails.
     """
-    from labkit.folders import claimed, code_digest, commit, read_json, runs_folder, write_json
+    from labkit.folders import claimed, code_digest, commit, quiet, read_json, runs_folder, write_json
     from labkit.launch import Job, launch
 
     if backend not in ("gloo", "nccl"):
@@ -43,7 +45,7 @@ def wire(
     about |= {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = read_json(folder / "wire.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
-        with claimed(folder):
+        with claimed(folder), quiet():
             group = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
             threads = max(1, this_machine().cores // ranks)
             job = Job(
@@ -77,7 +79,7 @@ def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend
         }
         for way, operation in ways.items():
             seconds = []
-            for _ in range(turns + 1):  # the first is to warm up
+            for _ in range(1 + (turns if size < LARGE else min(turns, 3))):  # the first is to warm up
                 dist.barrier()
                 if way == "copy" and rank:  # the memory is rank 0's alone
                     continue

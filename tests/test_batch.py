@@ -29,13 +29,13 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notebooks for which a process would have been started; each "ends well" at once, with an output."""
     started: list[str] = []
 
-    def pretend(job: dict, log: Path, deadline_s: float, lent: dict, notify: object) -> tuple[str, str]:
+    def pretend(_: object, job: dict, log: Path, *words: object) -> tuple[str, str]:
         started.append(Path(job["notebook"]).stem)
         log.touch()
         Path(job["output"]).write_text(Path(job["notebook"]).read_text())
         return "ok", ""
 
-    monkeypatch.setattr(batch, "run_child", pretend)
+    monkeypatch.setattr(batch.Children, "run", pretend)
     return started
 
 
@@ -151,7 +151,7 @@ def test_a_group_waits_for_its_results(lab: Path, no_process: list[str]) -> None
 def test_the_fork_server_is_lent_to_what_is_executed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that keeps all its notebooks does not start one."""
     lent = []
-    monkeypatch.setattr(batch, "run_child", lambda *words: (lent.append(words[3]), ("ok", ""))[1])
+    monkeypatch.setattr(batch.Children, "run", lambda *words: (lent.append(words[4]), ("ok", ""))[1])
     monkeypatch.setattr(batch, "lend", lambda: {"a server": "here"})
     monkeypatch.setattr(batch, "still_valid", lambda task: Status(task.notebook.name, "ok") if lent else None)
     write_notebook(lab / "notebooks", "04_data_cache", parameters=GIVEN + GROUP)

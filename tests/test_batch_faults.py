@@ -63,7 +63,7 @@ class Drill:
         write_notebook(
             self.lab / "notebooks",
             "21_trains",
-            "print('before')",
+            "print('before')  # lesson.run(): from here on the next notebook's process gets ready",
             f"FIRED, FAULT, ROW = {str(self.fired)!r}, {fault!r}, {SLOW.to_dict()}\n{OWN_SERVER * (not lent)}{TRAINS}",
             "print('after')",
         )
@@ -83,8 +83,8 @@ class Drill:
         assert batch.poll() is None, batch.stdout.read()
         self.family = drill.family(self.tag)
         servers = 1 if self.lent else 2
-        assert len(self.family) == 7 + servers, (
-            f"batch, child, kernel, {servers} fork servers, two resource trackers, two ranks: {self.family}"
+        assert len(self.family) == 9 + servers, (
+            f"batch, two children, two kernels, {servers} fork servers, two resource trackers, two ranks: {self.family}"
         )
         assert not drill.open_to_others(self.family), "something listens off the loopback"
         return batch
@@ -125,16 +125,18 @@ def batch(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             process.kill()
 
 
-def child_of(batch: subprocess.Popen) -> psutil.Process:
-    [child] = [process for process in psutil.Process(batch.pid).children() if "labkit.batch_one" in process.cmdline()]
-    return child
+def children_of(batch: subprocess.Popen) -> list[psutil.Process]:
+    """The process of the notebook at work, and the next one's."""
+    children = [process for process in psutil.Process(batch.pid).children() if "labkit.batch_one" in process.cmdline()]
+    assert len(children) == 2
+    return sorted(children, key=lambda process: process.create_time())
 
 
 STOPS: dict[str, tuple[Callable[[subprocess.Popen], None], int, str]] = {
     "Ctrl-C": (lambda batch: os.killpg(batch.pid, signal.SIGINT), 130, "KeyboardInterrupt in the batch"),
     "SIGTERM": (lambda batch: batch.terminate(), 130, "KeyboardInterrupt in the batch"),
     "SIGKILL": (lambda batch: batch.kill(), -signal.SIGKILL, "the batch ended before the notebook did"),
-    "SIGTERM of the child": (lambda batch: child_of(batch).terminate(), 130, "the notebook's process was ended by SIGTERM"),
+    "SIGTERM of the child": (lambda batch: children_of(batch)[0].terminate(), 130, "the notebook's process was ended by SIGTERM"),
 }
 
 
@@ -158,13 +160,24 @@ def test_batch_is_stopped_during_a_collective(batch: Drill, stop: str) -> None:
 def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
     """As the kernel of Linux does when memory runs out. The Jupyter kernel looks for its parent once a second."""
     process = batch.start()
-    child_of(process).kill()
+    children_of(process)[0].kill()
     wait_for(lambda: "22_last" in batch.statuses(), 20, "the next notebook is begun")
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1, said
     told = "notebook 21_trains: failed: the notebook's process was killed by SIGKILL (out of memory?)"
     assert told in said.splitlines(), said
     assert batch.statuses() == {"20_first": "ok", "21_trains": "failed", "22_last": "ok"}
+    wait_for(batch.gone, GONE_S, f"no survivor of {batch.family}")
+
+
+@pytest.mark.parametrize("batch", [False], indirect=True)
+def test_the_next_child_is_killed_while_it_waits(batch: Drill) -> None:
+    """The last notebook gets another. (The one at work is killed, too: its rank hangs.)"""
+    process = batch.start()
+    for child in reversed(children_of(process)):
+        child.kill()
+    said, _ = process.communicate(timeout=60)
+    assert batch.statuses() == {"20_first": "ok", "21_trains": "failed", "22_last": "ok"}, said
     wait_for(batch.gone, GONE_S, f"no survivor of {batch.family}")
 
 

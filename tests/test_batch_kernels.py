@@ -111,7 +111,8 @@ def test_a_notebook_is_written_when_a_cell_of_code_starts(tmp_path: Path, monkey
     notebook.cells = [text("# a"), code("print(1)"), text("b"), text("c"), code("print(2)")]
     nbformat.write(notebook, tmp_path / "x.ipynb")
     job = {"notebook": str(tmp_path / "x.ipynb"), "output": str(tmp_path / "out.ipynb"), "cwd": str(tmp_path)}
-    assert batch_one.execute(job | {"parameters": {}, "cell_timeout_s": None}, io.StringIO()) == ("ok", "")
+    kernel = batch_one.get_ready(str(tmp_path))
+    assert batch_one.execute(job | {"parameters": {}, "cell_timeout_s": None}, kernel, io.StringIO()) == ("ok", "")
     told = ["".join(output.text for cell in one.cells for output in cell.get("outputs", ())) for one in written]
     assert told[-1] == "1\n2\n" and told.count("1\n") == 1 and len(told) <= 5, told
 
