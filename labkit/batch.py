@@ -163,7 +163,8 @@ def execute(task: Task, cell_timeout_s: int | None, children: Children, last: bo
         "cwd": str(params.ROOT),
     }
     cells = cells_of(task.notebook.path)
-    ran = next((at for at, cell in enumerate(cells, 1) if "lesson.run()" in "".join(cell["source"])), math.inf)
+    trains = [at for at, cell in enumerate(cells, 1) if cell["cell_type"] == "code" and "lesson.run()" in "".join(cell["source"])]
+    next_from = trains[0] + 2 if trains and not last else math.inf  # the cell after it; papermill adds one, with the parameters
 
     def notify(cell: int, seconds: float) -> None:
         if on_progress:
@@ -171,7 +172,6 @@ def execute(task: Task, cell_timeout_s: int | None, children: Children, last: bo
             on_progress(task, {"cell": cell, "cells": len(cells) + 1, "seconds": seconds, "row": row})
 
     try:
-        next_from = math.inf if last else ran + 2  # papermill adds a cell, with the parameters
         status.status, status.reason = children.run(job, task.path("log"), task.deadline_s, lend(), notify, next_from)
     except BaseException as error:
         status.status, status.reason = "interrupted", f"{type(error).__name__} in the batch"

@@ -8,6 +8,7 @@ printed here, by papermill or by the kernel below Python, goes where the caller 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -66,7 +67,7 @@ def get_ready(cwd: str) -> Any:
     """Start a kernel, import papermill meanwhile, and return the kernel's manager when both are there."""
     manager = start_kernel(cwd)
     import_jsonschema()
-    import papermill  # noqa: F401
+    importlib.import_module("papermill")
     from jupyter_core.utils import run_sync
 
     client = manager.client()
@@ -168,6 +169,7 @@ def main() -> None:
     with open(start["events"], "a", buffering=1) as events:
         status, reason = execute(job, manager, events)
         events.write(json.dumps({"status": status, "reason": reason}) + "\n")
+    sys.stdout.flush()
     os._exit(0)  # nothing is left to do, and taking all modules down would take a tenth of a second
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import threading
+import fcntl
+import io
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from labkit import batch, batch_processes
+from labkit import batch, batch_one, batch_processes, launch, runs
 from labkit.batch_processes import Child
 from labkit.folders import QUIET, quiet
+from labkit.trace import trace
+from labkit.wire import wire
 from tests.batch_notebooks import made_in, outputs_of, write_notebook
+from tests.drill_targets import SMALL, wait_for
 
 FRESH = """
 import sys
@@ -81,22 +86,103 @@ def test_one_that_is_not_needed_is_ended(lab: Path, happened: list[str], monkeyp
     assert happened == ["1 starts", "1 has 20_first", "2 starts", "1 ends", "2 ends"]
 
 
-def test_nothing_is_measured_while_another_gets_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many may get ready at a time; a measurement waits for them, and they for it. Outside a batch nobody waits."""
-    monkeypatch.setenv(QUIET, str(tmp_path / "quiet"))
-    order: list[str] = []
+def test_a_kernel_that_dies_while_it_waits_is_told(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its child lives, and finds out with the first cell."""
 
-    def measure() -> None:
-        with quiet():
-            order.append("measured")
+    class Robbed(Child):
+        def begin(self, job, log) -> None:
+            wait_for(lambda: kernels_of(self) and free(lab / "runs/tiny/notebooks/.quiet"), 60, "the kernel is ready")
+            kernels_of(self)[0].kill()
+            super().begin(job, log)
 
-    with quiet(alone=False), quiet(tmp_path / "quiet", alone=False):
-        measuring = threading.Thread(target=measure)
-        measuring.start()
-        time.sleep(0.5)
-        order.append("ready")
-    measuring.join()
-    assert order == ["ready", "measured"]
+    monkeypatch.setattr(batch, "lend", dict)
+    monkeypatch.setattr(batch_processes, "Child", Robbed)
+    (status,) = batch.run_notebooks("tiny", only=[21])
+    assert status.status == "kernel died" and status.reason
+
+
+def test_what_cannot_be_imported_early_fails_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student's slip in a module that draws stops no notebook that does without it."""
+    monkeypatch.setattr(batch_one, "SHOWING", "labkit.no_such_module")
+    path = write_notebook(tmp_path, "20_x", "print(1 + 1)")
+    job = {"notebook": str(path), "output": str(tmp_path / "out.ipynb"), "cwd": str(tmp_path), "cell_timeout_s": None}
+    kernel = batch_one.get_ready(str(tmp_path))
+    assert batch_one.execute(job | {"parameters": {}}, kernel, io.StringIO()) == ("ok", "")
+    assert outputs_of(tmp_path / "out.ipynb")[-1] == "2\n"
+
+
+# -- the lock ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_measurement_and_the_rest_of_a_batch_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many may get ready at a time. Outside a batch nobody waits."""
+    lock = tmp_path / "quiet"
+    monkeypatch.setenv(QUIET, str(lock))
+    with quiet(alone=False), quiet(lock, alone=False):
+        assert not free(lock) and free(lock, alone=False)
+    with quiet():
+        assert not free(lock, alone=False)
+    assert free(lock)
     monkeypatch.delenv(QUIET)
     with quiet(), quiet():
         pass
+
+
+MEASURED = {
+    "a run": lambda: runs.run_once(SMALL, "tiny"),
+    "a probe": lambda: trace("ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse", "tiny"),
+    "messages": wire,
+}
+
+
+@pytest.mark.parametrize("what", MEASURED)
+def test_what_is_measured_holds_the_lock_alone(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, seen = tmp_path / "quiet", []
+
+    def instead(*_: object) -> None:
+        seen.append(free(lock, alone=False))
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv(QUIET, str(lock))
+    monkeypatch.setattr(launch, "launch", instead)
+    with pytest.raises(KeyboardInterrupt):
+        MEASURED[what]()
+    assert seen == [False]
+
+
+def test_a_page_is_made_while_nothing_is_measured(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, seen = lab / "runs/tiny/notebooks/.quiet", []
+    monkeypatch.setattr(batch, "lend", dict)
+    monkeypatch.setattr(batch, "publish", lambda *_: seen.append((free(lock), free(lock, alone=False))))
+    batch.run_notebooks("tiny", only=[21])
+    assert seen == [(False, True)]
+
+
+def test_a_child_waits_until_nothing_is_measured(tmp_path: Path) -> None:
+    with quiet(tmp_path / ".quiet"):
+        child = Child(str(tmp_path), tmp_path, {})
+        try:
+            time.sleep(3)  # a kernel is there after half a second, if nothing holds it up
+            assert child.process.poll() is None and kernels_of(child) == []
+        except BaseException:
+            child.end()
+            raise
+    try:
+        wait_for(lambda: kernels_of(child), 60, "the kernel starts")
+    finally:
+        child.end()
+
+
+def kernels_of(child: Child) -> list[psutil.Process]:
+    return psutil.Process(child.process.pid).children()
+
+
+def free(lock: Path, alone: bool = True) -> bool:
+    """Could it be had now?"""
+    with open(lock, "a") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -189,8 +189,7 @@ def test_the_stop_button_ends_every_process(page, jupyter):
 
     wait_for(lambda: "KeyboardInterrupt" in " ".join(errors(page)), 20, "no KeyboardInterrupt in the notebook")
     assert page.get_by_text("interrupted; finished runs are kept").count() == 1
-    gone = lambda: not ranks_of(server) and not any(map(psutil.pid_exists, ranks))  # noqa: E731
-    wait_for(gone, 10, "ranks outlive the interrupt")
+    wait_for(lambda: not ranks_of(server) and not any(map(psutil.pid_exists, ranks)), 10, "ranks outlive the interrupt")
     shot(page, "stop_after")
     page.get_by_text("| Idle").wait_for()  # a cell that comes while the interrupt empties the queue is thrown away with it
     page.locator(".jp-CodeCell").nth(2).click()

@@ -175,9 +175,14 @@ def test_a_function_that_changes_its_arguments_gets_fresh_ones():
 
 def test_other_correct_ways_pass():
     assert checks.check_shard_of(lambda order, rank, n: order[: len(order) // n * n][rank::n])
-    reverse = lambda stage, stages, m: [("F", i) for i in range(m)] + [("B", i) for i in reversed(range(m))]  # noqa: E731
+
+    def reverse(stage, stages, m):
+        return [("F", i) for i in range(m)] + [("B", i) for i in reversed(range(m))]
+
+    def balanced(length, r, n):
+        return (a := length * r // n, b := length * (r + 1) // n, -(-length // n) - (b - a))
+
     assert checks.check_gpipe(reverse)
-    balanced = lambda length, r, n: (a := length * r // n, b := length * (r + 1) // n, -(-length // n) - (b - a))  # noqa: E731
     assert checks.check_shard_bounds(balanced)
     assert checks.check_crop_offset(lambda *key: int(np.random.default_rng(key).integers(9)))
 
