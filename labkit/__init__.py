@@ -12,6 +12,8 @@ closer, `say` for what only the outcome can tell. Importing labkit loads neither
 from labkit.params import group, groups, profile, profile_names, published
 from labkit.spec import Spec, SpecError
 
+__version__ = "0.1.0"  # pyproject.toml reads it here, so that a checkout that was never installed has one, too
+
 LAZY = {  # name -> the module that is imported when somebody asks for it; no name is a module's, which would hide it
     "Lesson": "lesson",
     "Grid": "show",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+import labkit
 from labkit.spec import SpecError, read_text_value
 from labkit.terminal import WORDS, notebook_bar, print_json, records, say, show, show_figures
 
@@ -39,9 +40,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Show the versio
     lacks; 130 interrupted. Results are kept in runs/, or in the folder that LABKIT_RUNS names.
     """
     if version:
-        from importlib.metadata import version as version_of
-
-        print("labkit", version_of("labkit"))
+        print("labkit", labkit.__version__)
 
 
 @app.command()

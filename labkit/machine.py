@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import labkit
 from labkit.spec import Spec
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -98,7 +99,8 @@ def _cuda_names() -> tuple[str, ...]:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy", "labkit")}
+    found = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    return {"python": platform.python_version(), **found, "labkit": labkit.__version__}
 
 
 class Needs(Exception):

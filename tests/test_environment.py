@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+import labkit
+from labkit import machine
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -107,3 +111,15 @@ def test_the_devcontainer_has_what_ci_has() -> None:
         assert re.search(rf"\s{re.escape(package)}(\s|$)", dockerfile), f"{package} is not in the Dockerfile"
     make, target = container["postCreateCommand"].split()
     assert make == "make" and re.search(rf"^{target}:.*\$\(READY\)", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_a_checkout_that_was_never_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make gpu PYTHON=python3` installs nothing, so no metadata of labkit need be there; where it is, it says the same."""
+    installed = metadata.version("labkit")
+
+    def of_others(name: str) -> str:
+        assert name != "labkit", "asks for metadata that only an installed labkit has"
+        return metadata.version(name)
+
+    monkeypatch.setattr(machine, "version", of_others)
+    assert machine.versions()["labkit"] == labkit.__version__ == installed
