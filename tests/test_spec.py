@@ -159,6 +159,14 @@ def test_a_name_means(name: str, fields: dict[str, Any]) -> None:
     assert {key: getattr(Spec.parse(name), key) for key in fields} == fields
 
 
+def test_names_that_only_a_gpu_runs_are_names() -> None:
+    """Where no GPU is, nothing else reads the tests of `make gpu`."""
+    from tests.gpu import test_gpu
+
+    for name in (test_gpu.SINGLE, *test_gpu.ONE_RANK, *test_gpu.SHARING):
+        assert Spec.parse(name, **test_gpu.SMALL).device == "cuda"
+
+
 # -- import -------------------------------------------------------------------------------------------------------------
 
 

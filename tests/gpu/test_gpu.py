@@ -15,6 +15,7 @@ from labkit.datasets import prepare
 from labkit.machine import fit, this_machine
 from labkit.params import all_names, published
 from labkit.runs import run_once
+from labkit.trace import trace
 
 pytestmark = pytest.mark.gpu
 
@@ -29,6 +30,28 @@ SMALL = {
     "timeout_s": 60.0,
 }
 SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
+ONE_RANK = [
+    "ddp_nccl_resnet18_bs128x1_cacheTrue_ampFalse",
+    "ddp_nccl_resnet18_bs128x1_cacheTrue_ampTrue",
+    "ddp_nccl_resnet18_bs128x1_cacheTrue_ampFalse+gradient_as_bucket_view=True+static_graph=True",
+    "collective_nccl_resnet18_bs128x1+cache=true",
+    *(f"collective_nccl_resnet18_bs128x1+cache=true+form={form}" for form in ("flat", "buckets", "ring")),
+    "fsdp_grad_resnet18_bs128x1_ampFalse+cache=true",
+    "fsdp_full_resnet18_bs128x1_ampTrue+cache=true+amp_dtype=bf16",
+    "fsdp_full_resnet18_bs128x1_ampTrue+cache=true+amp_dtype=fp16",
+    "dp_resnet18_bs128_ngpu1_cacheTrue_ampFalse",
+]
+SHARING = [
+    "ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse",
+    "ddp_gloo_resnet18_bs64x2_cacheTrue_ampTrue",
+    "collective_gloo_resnet18_bs64x2+cache=true+form=flat",
+    "collective_gloo_resnet18_bs64x2+cache=true+form=buckets",
+    "model_parallel_resnet18_bs128_cacheTrue",
+    "model_parallel_resnet18_bs128_cacheTrue+micro_batches=4+schedule=1f1b",
+    "ps_gpu_mode_resnet18_bs64_workers2+cache=true",
+    "ps_gpu_mode_resnet18_bs64_workers2+cache=true+consistency=sync",
+    "ps_mode_resnet18_bs64_workers2+cache=true+consistency=ssp",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -56,36 +79,12 @@ def test_single_with_mixed_precision_needs_less_memory(batch, dtype):
     assert half["max_mem_mb"] < full["max_mem_mb"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ddp_nccl_resnet18_bs128x1_cacheTrue_ampFalse",
-        "ddp_nccl_resnet18_bs128x1_cacheTrue_ampTrue",
-        "ddp_nccl_resnet18_bs128x1_cacheTrue_ampFalse+gradient_as_bucket_view=True+static_graph=True",
-        *(f"collective_nccl_resnet18_bs128x1+cache=true+form={form}" for form in ("per_parameter", "flat", "buckets", "ring")),
-        "fsdp_grad_resnet18_bs128x1_ampFalse+cache=true",
-        "fsdp_full_resnet18_bs128x1_ampTrue+cache=true+amp_dtype=bf16",
-        "fsdp_full_resnet18_bs128x1_ampTrue+cache=true+amp_dtype=fp16",
-        "dp_resnet18_bs128_ngpu1_cacheTrue_ampFalse",
-    ],
-)
+@pytest.mark.parametrize("name", ONE_RANK)
 def test_every_strategy_on_nccl_with_one_rank(name):
     trained(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse",
-        "ddp_gloo_resnet18_bs64x2_cacheTrue_ampTrue",
-        "collective_gloo_resnet18_bs64x2+cache=true+form=flat",
-        "collective_gloo_resnet18_bs64x2+cache=true+form=buckets",
-        "model_parallel_resnet18_bs128_cacheTrue",
-        "ps_gpu_mode_resnet18_bs64_workers2+cache=true",
-        "ps_gpu_mode_resnet18_bs64_workers2+cache=true+consistency=sync",
-        "ps_mode_resnet18_bs64_workers2+cache=true+consistency=ssp",
-    ],
-)
+@pytest.mark.parametrize("name", SHARING)
 def test_two_gloo_ranks_share_one_device(name):
     trained(name, share_device=True)
 
@@ -100,6 +99,25 @@ def test_ranks_that_share_a_device_train_what_one_rank_trains():
         two = trained(name, share_device=True)
         for here, there in zip(one["epochs"], two["epochs"], strict=True):
             assert there["train_loss"] == pytest.approx(here["train_loss"], rel=0.02), name
+
+
+@pytest.mark.parametrize("name", ["single_gpu_resnet18_bs128_cacheTrue_ampFalse", *SHARING[:1], *SHARING[4:5], *SHARING[6:7]])
+def test_a_probe_splits_a_step_on_the_device(name):
+    share = {} if name.startswith("single") else {"share_device": True}
+    found = trace(name, overrides={**SMALL, **share}, fresh=True)
+    assert found.spec.device == "cuda" and found.spec.name == name
+    for line in found.split():
+        assert line["step_s"] == pytest.approx(sum(part for key, part in line.items() if key not in ("rank", "step_s")))
+        server = name.startswith("ps") and line["rank"] == found.spec.world_size
+        assert (line["forward_s"] > 0 and line["backward_s"] > 0) is not server, line
+
+
+def test_a_probe_weighs_less_under_mixed_precision():
+    full, half = (
+        trace(f"single_gpu_resnet18_bs128_cacheTrue_amp{amp}", overrides=SMALL, fresh=True).ranks[0]["holds"]
+        for amp in (False, True)
+    )
+    assert half["activations"] < 0.8 * full["activations"] and half["parameters"] == full["parameters"]
 
 
 def test_cache_on_the_device_gives_the_images_of_the_data_loader():
