@@ -135,6 +135,12 @@ def fit(spec: Spec, machine: Machine, ranks_here: int | None = None) -> Spec:
     if backend == "auto" and spec.strategy not in ("single", "data_parallel"):
         carries_cuda = spec.strategy != "parameter_server" and not spec.share_device
         backend = "nccl" if device == "cuda" and carries_cuda else "gloo"
+    if device == "cuda" and backend == "gloo" and (spec.strategy == "fsdp" or spec.micro_batches > 1):
+        what = "fsdp" if spec.strategy == "fsdp" else f"micro_batches={spec.micro_batches}"
+        raise Needs(
+            f"{what} on CUDA needs NCCL: torch hands gloo the device's own memory there, and ranks die of it; leave share_device and "
+            "backend out, or use device=cpu"
+        )
     threads = spec.threads_per_rank or max(1, machine.cores // ranks_here)
     return spec.but(device=device, backend=backend, threads_per_rank=threads)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -164,6 +165,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, spec: Spec, total_steps:
         group["lr"] = spec.lr * learning_rate_factor(spec, total_steps, step)
 
 
+def refuse_tied(parts: Iterable[nn.Module], border: str) -> None:
+    """Raise ValueError if two parts of a model hold one parameter: whoever trains the parts apart would train it wrongly."""
+    held = [id(p) for part in parts for p in part.parameters()]
+    if len(held) > len(set(held)):
+        raise ValueError(f"a parameter is tied across {border}; cut elsewhere, or use a strategy that keeps the model whole")
+
+
 def broadcast(tensor: Tensor, source: int) -> None:
     """The tensor of rank `source` on every rank, whichever device each keeps it on: gloo's messages go through host memory."""
     message = tensor.cpu() if dist.get_backend() == "gloo" else tensor
@@ -214,7 +222,8 @@ def ring_all_reduce(flat: Tensor) -> None:
         recv   c2 (+)   c1 (+) |  c0 (=)   c2 (=)
     """
     rank, n = dist.get_rank(), dist.get_world_size()
-    chunks = list(flat.tensor_split(n))
+    carried = flat.cpu() if dist.get_backend() == "gloo" else flat
+    chunks = list(carried.tensor_split(n))
     for step in range(2 * (n - 1)):
         summing = step < n - 1
         outgoing, incoming = chunks[(rank - step) % n], chunks[(rank - step - 1) % n]
@@ -223,3 +232,5 @@ def ring_all_reduce(flat: Tensor) -> None:
         for work in dist.batch_isend_irecv([dist.P2POp(dist.isend, outgoing, right), dist.P2POp(dist.irecv, arrived, left)]):
             work.wait()
         incoming.copy_(incoming + arrived if summing else arrived)
+    if carried is not flat:
+        flat.copy_(carried)

@@ -76,6 +76,24 @@ def test_one_cuda_device(on_machine: Callable[[int], None]) -> None:
     assert (shared[DDP_GLOO].spec.device, shared[DDP_GLOO].spec.backend) == ("cuda", "gloo")
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("fsdp_full_resnet18_bs128x2_ampFalse", "fsdp on CUDA"),
+        ("model_parallel_resnet18_bs256_cacheFalse+micro_batches=4", "micro_batches=4 on CUDA"),
+    ],
+)
+def test_what_torch_cannot_send_over_gloo_from_a_device_is_refused(
+    on_machine: Callable[[int], None], name: str, what: str
+) -> None:
+    """Seen on a GPU: fully_shard over gloo dies of SIGSEGV after some 40 steps, a pipeline in its first."""
+    on_machine(2)
+    (shared,) = runs.plan(name, overrides={"share_device": True})
+    assert shared.spec is None and shared.reason.startswith(what) and "device=cpu" in shared.reason
+    assert runs.plan(name)[0].spec.backend == "nccl"
+    assert runs.plan(name, overrides={"share_device": True, "device": "cpu"})[0].spec.backend == "gloo"
+
+
 def test_two_cuda_devices_run_every_published_row_under_its_own_name(on_machine: Callable[[int], None]) -> None:
     on_machine(2)
     rows = by_name(runs.plan([row["experiment"] for row in published()], "reference"))

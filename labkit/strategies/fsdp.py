@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from labkit.strategy import Precision, broadcast_from_rank0, forward_backward, make_optimizer, rank0_buffers
+from labkit.strategy import Precision, broadcast_from_rank0, forward_backward, make_optimizer, rank0_buffers, refuse_tied
 
 
 class FSDP:
@@ -19,6 +19,8 @@ class FSDP:
         self.model = model.to(memory_format=torch.contiguous_format)  # all that fully_shard takes; images may still be NHWC
         broadcast_from_rank0([*model.parameters(), *model.buffers()])  # fully_shard does not; DDP does
         how = {"mesh": init_device_mesh(place.device.type, (place.processes,)), "reshard_after_forward": spec.sharding == "full"}
+        # torch 2.14 refuses this by itself; 2.11 trains on, to other weights than single's.
+        refuse_tied(model, "blocks: fully_shard manages each parameter in one")
         for block in model:
             if any(p.requires_grad for p in block.parameters()):
                 fully_shard(block, **how)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.nn.functional import cross_entropy
 
-from labkit.strategy import Precision, broadcast, broadcast_from_rank0, make_optimizer, receive_into, send
+from labkit.strategy import Precision, broadcast, broadcast_from_rank0, make_optimizer, receive_into, refuse_tied, send
 
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 
@@ -120,8 +120,6 @@ def cut(model, place):
     layers = list(model.named_children())
     first_of = [round(len(layers) * rank / place.processes) for rank in range(place.processes + 1)]
     stages = [torch.nn.Sequential(OrderedDict(layers[a:b])) for a, b in itertools.pairwise(first_of)]
-    held = [{id(p) for p in stage.parameters()} for stage in stages]
-    if len(set().union(*held)) < sum(map(len, held)):
-        raise ValueError("a parameter is tied across the cut: model_parallel keeps each parameter on one rank; cut elsewhere")
+    refuse_tied(stages, "the cut: each stage would update a copy of its own")
     owners = {k: (r, v.to("meta")) for r, stage in enumerate(stages) for k, v in stage.state_dict().items()}
     return stages[place.rank], owners

@@ -44,10 +44,10 @@ ONE_RANK = [
 SHARING = [
     "ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse",
     "ddp_gloo_resnet18_bs64x2_cacheTrue_ampTrue",
-    "collective_gloo_resnet18_bs64x2+cache=true+form=flat",
+    "collective_gloo_resnet18_bs64x2+cache=true",
+    *(f"collective_gloo_resnet18_bs64x2+cache=true+form={form}" for form in ("flat", "ring")),
     "collective_gloo_resnet18_bs64x2+cache=true+form=buckets",
     "model_parallel_resnet18_bs128_cacheTrue",
-    "model_parallel_resnet18_bs128_cacheTrue+micro_batches=4+schedule=1f1b",
     "ps_gpu_mode_resnet18_bs64_workers2+cache=true",
     "ps_gpu_mode_resnet18_bs64_workers2+cache=true+consistency=sync",
     "ps_mode_resnet18_bs64_workers2+cache=true+consistency=ssp",
@@ -101,7 +101,7 @@ def test_ranks_that_share_a_device_train_what_one_rank_trains():
             assert there["train_loss"] == pytest.approx(here["train_loss"], rel=0.02), name
 
 
-@pytest.mark.parametrize("name", ["single_gpu_resnet18_bs128_cacheTrue_ampFalse", *SHARING[:1], *SHARING[4:5], *SHARING[6:7]])
+@pytest.mark.parametrize("name", ["single_gpu_resnet18_bs128_cacheTrue_ampFalse", SHARING[0], *SHARING[6:8]])
 def test_a_probe_splits_a_step_on_the_device(name):
     share = {} if name.startswith("single") else {"share_device": True}
     found = trace(name, overrides={**SMALL, **share}, fresh=True)
