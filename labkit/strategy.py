@@ -222,7 +222,7 @@ def ring_all_reduce(flat: Tensor) -> None:
         recv   c2 (+)   c1 (+) |  c0 (=)   c2 (=)
     """
     rank, n = dist.get_rank(), dist.get_world_size()
-    carried = flat.cpu() if dist.get_backend() == "gloo" else flat
+    carried = flat.cpu() if flat.is_cuda and dist.get_backend() == "gloo" else flat
     chunks = list(carried.tensor_split(n))
     for step in range(2 * (n - 1)):
         summing = step < n - 1
