@@ -1,7 +1,7 @@
 """What only CUDA can check: `make gpu`, or `make gpu PYTHON=python3` where torch is installed already.
 
 Full-width networks on made-up images (no data set is needed), a few dozen steps each. Ends with the memory column of
-the single rows beside the published one. NOTHING IN THIS FILE HAS RUN ON A GPU YET unless the README says so.
+the single rows beside the published one. What of it a GPU has confirmed, the README says.
 """
 
 import json
