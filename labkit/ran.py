@@ -92,7 +92,7 @@ class Ran:
                     **line,
                     "model": spec.model,
                     "batch_size": spec.batch_size,
-                    "note": "" if ok else f"{line['status']}: {line['reason']}",
+                    "note": "" if ok else line["reason"] if line["status"] == "needs" else f"{line['status']}: {line['reason']}",
                 }
             )
             if line["stands_for"]:

@@ -75,9 +75,13 @@ class Grid:
 
         def cell(tag: str, key: str, value: Any) -> str:
             align = "right" if key in numeric else "left"
-            shown = told(value)  # a sentence is broken into lines, a figure or a name is not
-            wrap = "nowrap" if len(shown) <= 52 else "normal;min-width:16em;overflow-wrap:anywhere"
-            return f'<{tag} style="text-align:{align};padding:2px 10px;white-space:{wrap}">{html.escape(shown)}</{tag}>'
+            shown, wrap = told(value), "nowrap"  # a figure is never broken into lines,
+            if len(shown) > 30:  # a sentence is between words, and a row's name after its underscores
+                wrap = "normal;min-width:16em;overflow-wrap:anywhere"
+            elif tag == "th":
+                wrap = "normal"
+            text = html.escape(shown).replace("_", "_<wbr>")
+            return f'<{tag} style="text-align:{align};padding:2px 10px;white-space:{wrap}">{text}</{tag}>'
 
         head = "".join(cell("th", key, heading) for key, heading in self.headings.items())
         rows = "".join(f"<tr>{''.join(cell('td', key, line.get(key)) for key in self.headings)}</tr>" for line in self.lines)

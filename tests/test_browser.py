@@ -23,6 +23,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 SHOTS = ROOT / "build/screenshots"
+SIDEWAYS = """[...document.querySelectorAll('.jp-OutputArea-output table')].map(table => table.parentElement)
+    .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.innerText.slice(0, 80))"""
 
 pytestmark = [
     pytest.mark.slow,
@@ -161,6 +163,8 @@ def test_run_all_shows_a_moving_view_and_the_figures(page, jupyter):
     assert page.get_by_text("s so far").count() == 0, "a live view was left where its last picture should be"
     assert page.locator(".jp-OutputArea-output img").count() >= 4
     assert page.get_by_text("Commit my guess").count() == 1, "the prediction card is there"
+    assert page.locator(".jp-OutputArea-output table").count() >= 4
+    assert not (wide := page.evaluate(SIDEWAYS)), f"tables whose last columns are out of sight: {wide}"
     page.locator(".jp-OutputArea-output img").nth(1).scroll_into_view_if_needed()
     shot(page, "01_figure")
 

@@ -150,6 +150,12 @@ def test_glossary_has_both_languages():
         labkit.glossary("all-reduse")
 
 
+def test_a_table_breaks_names_after_underscores_and_figures_never():
+    page = Grid([{"a": "ddp_gloo_bs128x2", "n": 1234.5}], {"a": "peak memory (MB)", "n": "N"}).html()
+    assert "ddp_<wbr>gloo_<wbr>bs128x2" in page
+    assert 'white-space:nowrap">1,234<' in page and 'white-space:normal">peak memory (MB)<' in page
+
+
 def test_a_table_escapes_what_it_shows():
     grid = Grid([{"a": "<b>", "n": 1234.5}], {"a": "A", "n": "N"})
     assert "&lt;b&gt;" in grid.html() and "1,234" in grid.html()
