@@ -22,7 +22,7 @@ from labkit.verdict import Beside, Row, besides, comparable, short_name
 WIDE = 13.2  # inches
 HEADING: dict[str, Any] = {"fontsize": 15, "va": "top"}
 HALO = [withStroke(linewidth=3, foreground="white")]
-TIMES = {  # key of report_view.time_parts: words, colour, hatch
+TIMES = {  # key of results.time_parts: words, colour, hatch
     "startup_s": ("start-up", "#f0a34a", "//"),
     "compute_s": ("training", "#2f6ea5", ""),
     "data_wait_s": ("training: waiting for data", "#d9d9d9", ".."),
@@ -140,7 +140,7 @@ def point(axes: Axes, x: float, y: float, face: Any, edge: Any, marker: str, tol
 
 def times(axes: Axes, rows: Results) -> None:
     """Where the wall time of each row's median run went."""
-    from labkit.report_view import time_parts
+    from labkit.results import time_parts
 
     for y, repeats in enumerate(rows.values()):
         total = statistics.median_low(result["total_time_s"] for result in repeats)

@@ -75,7 +75,8 @@ def factor_ladder(results: Results) -> Figure:
                 "", (x - 0.12, 1.19 * top), (x - 0.88, 1.19 * top), arrowprops={"arrowstyle": "-|>", "color": "#555555"}
             )
             axes.text(x - 0.5, 1.21 * top, factor(rows, names[x - 1], name), ha="center", va="bottom", fontsize=12, weight="bold")
-    axes.set_xticks(range(len(names)), [two_lines(short_name(name), 16) for name in names], fontsize=11)
+    labels = [two_lines(short_name(name), 16).replace("+", "\n+").replace("\n\n", "\n") for name in names]
+    axes.set_xticks(range(len(names)), labels, fontsize=11)
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.45 * top)
     axes.yaxis.set_major_formatter("{x:,.0f}")

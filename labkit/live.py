@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.looks import ANOTHER, STRATEGIES
+from labkit.results import time_parts
 from labkit.show import Html
 
 UPDATE_S = 0.25
@@ -206,8 +207,9 @@ def ended(title: str, lines: list[dict[str, Any]], results: dict[str, list[dict[
     for line, one in runs:
         kept = one["started_at"] < began
         x, colour = 330.0, STRATEGIES.get(one["spec"]["strategy"], ANOTHER)[0]
+        parts = time_parts(one)
         for key, _, grey in PARTS:
-            width = one[key] * scale
+            width = parts[key] * scale
             shapes.append(
                 f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="14" fill="{grey or colour}" opacity="{0.45 if kept else 1}"/>'
             )

@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 from labkit import beside, params, provenance
 from labkit.report_ranks import agreement
+from labkit.results import TIMES, time_parts
 from labkit.verdict import Row
 
 FIGURES = (("best_acc_pct", 2), ("images_per_s", 1), ("max_mem_mb", 0), ("total_time_s", 1))  # with digits, as published
-TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_s")
 
 
 class Found:
@@ -124,14 +124,6 @@ def time(found: Found) -> dict[str, Any]:
     sums = {key: sum(time_parts(result)[key] for result in found.results) for key in TIMES}
     shares = {key: f"{100 * sums[key] / sums['total_time_s']:.0f}" for key in TIMES}
     return {"rows": lines, "runs": len(found.results), "total_s": f"{sums['total_time_s']:.1f}", "shares_pct": shares}
-
-
-def time_parts(result: dict[str, Any]) -> dict[str, float]:
-    """Where a run's time went, in seconds, by the rank that trained longest. The rest is what nobody claims."""
-    rank = max((rank for rank in result["ranks"] if rank["shard"] is not None), key=lambda rank: rank["train_s"])
-    start, train, evaluation = rank["first_step_at"] - result["started_at"], rank["train_s"], rank["eval_s"]
-    rest = result["total_time_s"] - start - train - evaluation
-    return dict(zip(TIMES, (start, train, result["data_wait_s"], evaluation, rest, result["total_time_s"]), strict=True))
 
 
 def staleness(found: Found) -> list[dict[str, Any]]:

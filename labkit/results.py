@@ -25,6 +25,7 @@ COLUMNS = (
     "stands_for",
     "run_dir",
 )
+TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_s")
 
 
 def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -88,3 +89,11 @@ def published_by_name() -> dict[str, dict[str, Any]]:
 
 def folder_of(result: dict[str, Any]) -> Path:
     return Path(result["run_dir"])
+
+
+def time_parts(result: dict[str, Any]) -> dict[str, float]:
+    """Where a run's time went, in seconds, by the rank that trained longest. The rest is what nobody claims."""
+    rank = max((rank for rank in result["ranks"] if rank["shard"] is not None), key=lambda rank: rank["train_s"])
+    start, train, evaluation = rank["first_step_at"] - result["started_at"], rank["train_s"], rank["eval_s"]
+    rest = result["total_time_s"] - start - train - evaluation
+    return dict(zip(TIMES, (start, train, result["data_wait_s"], evaluation, rest, result["total_time_s"]), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -65,8 +66,14 @@ def test_the_end_tells_every_outcome():
         {"name": ONE, "status": "ok", "reason": ""},
         {"name": TWO, "status": "failed", "reason": "rank 1 <was> killed"},
     ]
-    good = {"status": "ok", "started_at": 5.0, "total_time_s": 3.0, "startup_s": 0.2, "train_s": 2.0, "eval_s": 0.5, "repeat": 1}
-    good |= {"images_per_s": 1000.0, "best_acc_pct": 97.5, "spec": {"strategy": "single"}}
+    times = {"started_at": 5.0, "total_time_s": 3.0, "startup_s": 0.2, "train_s": 2.2, "eval_s": 0.9, "data_wait_s": 0.1}
+    good = times | {"status": "ok", "repeat": 1, "images_per_s": 1000.0, "best_acc_pct": 97.5, "spec": {"strategy": "single"}}
+    # One rank trained longest, another evaluated longest (it waited there): together they took longer than the run.
+    trained = ((2.2, 0.4), (1.7, 0.9))
+    good["ranks"] = [{"shard": (0, 1), "train_s": a, "eval_s": b, "first_step_at": 5.2} for a, b in trained]
     last = ended("t", lines, {ONE: [good]}, began=10.0, word="interrupted")
     assert "kept" in str(last) and "interrupted" in str(last) and "rank 1 <was> killed" in str(last)
     assert "&lt;was&gt;" in last.html and "<was>" not in last.html
+    bar_ends = max(float(x) + float(width) for x, width in re.findall(r'<rect x="([\d.]+)" y="8" width="([\d.]+)"', last.html))
+    figures_at = float(re.search(r'<text x="([\d.]+)" y="20">1,000 images', last.html)[1])
+    assert bar_ends < figures_at, "the figures stand beside the bar, not on it"
