@@ -53,7 +53,8 @@ def explorer(profile: str = "quick") -> Any:
 
     profiles = w.Dropdown(options=params.profile_names(), value=profile, description="profile")
     rows = w.SelectMultiple(options=params.all_names(), rows=10, description="rows", layout=w.Layout(width="640px"))
-    run, stop = w.Button(description="Run the chosen rows", button_style="primary"), w.Button(description="Stop", disabled=True)
+    run = w.Button(description="Run the chosen rows", button_style="primary", layout={"width": "auto"})
+    stop = w.Button(description="Stop", disabled=True)
     about, table, live = w.HTML(), w.HTML(), w.HTML()
     stopping = threading.Event()
 
