@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as pil
 
 from labkit.datasets import DATASETS, open_arrays
@@ -110,7 +110,7 @@ class Data:
         """Image by image through a DataLoader, decoded and transformed again in every epoch, as the tutorials do."""
         on_cuda = self.device.type == "cuda"
         loader = DataLoader(
-            Pictures(self.spec, self.raw, draws),  # type: ignore[arg-type]
+            Pictures(self.spec, self.raw, draws),
             batch_sampler=index.tolist(),
             num_workers=self.spec.loader_workers,
             pin_memory=on_cuda,
@@ -129,7 +129,7 @@ class Data:
             yield self.normalised(self.decode(self.raw_test[at]).to(self.device)), self.test_labels[torch.from_numpy(at)]
 
 
-class Pictures:
+class Pictures(Dataset):
     """A map-style data set: image i, decoded, cropped, perhaps flipped, as a normalised (c, size, size) tensor."""
 
     def __init__(self, spec: Spec, raw: np.ndarray, draws: Draws):

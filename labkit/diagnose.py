@@ -62,9 +62,9 @@ class RunFailed(RuntimeError):
 
 def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) -> RunFailed:
     """The first cause, in the order of how much each kind of sign proves."""
-    failed = sorted((v for v in views if v.error), key=lambda v: v.error["at"])  # type: ignore[index]
-    for view in failed:
-        if view.error["oom"]:  # type: ignore[index]
+    failed = sorted(((view.error, view) for view in views if view.error), key=lambda pair: pair[0]["at"])
+    for error, view in failed:
+        if error["oom"]:
             return _from_error("oom", view, "ran out of memory")
     hung = [view for view in views if view.exitcode is None]
     if hung:  # NCCL ends a rank that waited too long for another: a victim. (Not met on a GPU yet.)
@@ -80,8 +80,8 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
             hint = " (by the kernel, for want of memory?)" if name == "SIGKILL" else ""
             reason = f"rank {view.rank} was killed by {name}{hint}, {view.last_heard}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
-    for view in failed:
-        if not view.error["lost_peer"]:  # type: ignore[index]
+    for error, view in failed:
+        if not error["lost_peer"]:
             return _from_error("failed", view, "failed")
     for view in views:
         if view.exitcode == 0 and view.result is None:
@@ -96,7 +96,7 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
         where = f", {first.last_heard}" if first.silent else f" {first.where}"
         reason = f"rank {first.rank} hung{_state(first.pid)}{where}: {over}"
         return RunFailed("timeout", first.rank, reason, f"its stack and last log lines:\n{first.log_tail()}")
-    return _from_error("failed", failed[0], "lost contact")
+    return _from_error("failed", failed[0][1], "lost contact")
 
 
 def _from_error(status: str, view: RankView, verb: str) -> RunFailed:

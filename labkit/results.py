@@ -25,7 +25,7 @@ COLUMNS = (
     "stands_for",
     "run_dir",
 )
-TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_s")
+TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_s")  # of time_parts
 
 
 def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, list[dict[str, Any]]]:

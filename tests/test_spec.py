@@ -163,7 +163,7 @@ def test_names_that_only_a_gpu_runs_are_names() -> None:
     """Where no GPU is, nothing else reads the tests of `make gpu`."""
     from tests.gpu import test_gpu
 
-    for name in (test_gpu.SINGLE, *test_gpu.ONE_RANK, *test_gpu.SHARING):
+    for name in (test_gpu.SINGLE, *test_gpu.ONE_RANK, *test_gpu.SHARING, *test_gpu.PROBED):
         assert Spec.parse(name, **test_gpu.SMALL).device == "cuda"
 
 

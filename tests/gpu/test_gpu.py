@@ -52,6 +52,12 @@ SHARING = [
     "ps_gpu_mode_resnet18_bs64_workers2+cache=true+consistency=sync",
     "ps_mode_resnet18_bs64_workers2+cache=true+consistency=ssp",
 ]
+PROBED = [
+    "single_gpu_resnet18_bs128_cacheTrue_ampFalse",
+    "ddp_gloo_resnet18_bs64x2_cacheTrue_ampFalse",
+    "model_parallel_resnet18_bs128_cacheTrue",
+    "ps_gpu_mode_resnet18_bs64_workers2+cache=true",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +107,7 @@ def test_ranks_that_share_a_device_train_what_one_rank_trains():
             assert there["train_loss"] == pytest.approx(here["train_loss"], rel=0.02), name
 
 
-@pytest.mark.parametrize("name", ["single_gpu_resnet18_bs128_cacheTrue_ampFalse", SHARING[0], *SHARING[6:8]])
+@pytest.mark.parametrize("name", PROBED)
 def test_a_probe_splits_a_step_on_the_device(name):
     share = {} if name.startswith("single") else {"share_device": True}
     found = trace(name, overrides={**SMALL, **share}, fresh=True)
