@@ -72,7 +72,9 @@ def same_as(name: str, text: str) -> None:
         lines = list(difflib.unified_diff(before, now, f"golden/{name}", "now", "", "", n=1, lineterm=""))
         more = [f"... and {len(lines) - SHOWN_LINES} lines more"] if len(lines) > SHOWN_LINES else []
         shown = "\n".join([*(line[:300] for line in lines[:SHOWN_LINES]), *more])
-        pytest.fail(f"{name} changed. If that is meant: LABKIT_GOLDEN=write python -m pytest {__file__}\n{shown}", pytrace=False)
+        pytest.fail(
+            f"{name} changed. If that is meant: LABKIT_GOLDEN=write python -m pytest tests/test_golden.py\n{shown}", pytrace=False
+        )
 
 
 def frozen(text: str, folder: Path) -> str:
