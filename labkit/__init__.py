@@ -9,41 +9,41 @@ The notebooks use the rest: `Lesson` for a group, `diff`, `code`, `drawing` and 
 closer, `say` for what only the outcome can tell. Importing labkit loads neither torch nor pandas; what needs them does.
 """
 
-from labkit.params import group, groups, profile, profile_names, published
-from labkit.spec import Spec, SpecError
+from labkit.rows.params import group, groups, profile, profile_names, published
+from labkit.rows.spec import Spec, SpecError
 
 __version__ = "0.1.0"  # pyproject.toml reads it here, so that a checkout that was never installed has one, too
 
 LAZY = {  # name -> the module that is imported when somebody asks for it; no name is a module's, which would hide it
-    "Lesson": "lesson",
-    "Grid": "show",
-    "Picture": "show",
-    "Text": "show",
-    "accuracy": "shown",
-    "agreement": "shown",
-    "check_machine": "shown",
+    "Lesson": "notebook.lesson",
+    "Grid": "notebook.cells",
+    "Picture": "notebook.cells",
+    "Text": "notebook.cells",
+    "accuracy": "notebook.figures",
+    "agreement": "notebook.figures",
+    "check_machine": "notebook.figures",
     "checks": "checks",
-    "code": "sources",
-    "comparison": "widgets",
-    "diff": "sources",
-    "drawing": "shown",
-    "explorer": "widgets",
-    "factors": "shown",
-    "glossary": "terms",
-    "holds": "shown",
-    "kept": "ran",
-    "messages": "shown",
-    "networks": "shown",
-    "over": "show",
-    "overview": "shown",
-    "rows_table": "widgets",
-    "run": "runs",
-    "say": "show",
-    "split": "shown",
-    "staleness": "shown",
-    "table": "results",
-    "tell": "show",
-    "timeline": "shown",
+    "code": "notebook.sources",
+    "comparison": "notebook.widgets",
+    "diff": "notebook.sources",
+    "drawing": "notebook.figures",
+    "explorer": "notebook.widgets",
+    "factors": "notebook.figures",
+    "glossary": "notebook.glossary",
+    "holds": "notebook.figures",
+    "kept": "notebook.ran",
+    "messages": "notebook.figures",
+    "networks": "notebook.figures",
+    "over": "notebook.cells",
+    "overview": "notebook.figures",
+    "rows_table": "notebook.widgets",
+    "run": "runs.train",
+    "say": "notebook.cells",
+    "split": "notebook.figures",
+    "staleness": "notebook.figures",
+    "table": "results.table",
+    "tell": "notebook.cells",
+    "timeline": "notebook.figures",
 }
 __all__ = ["Spec", "SpecError", "group", "groups", "profile", "profile_names", "published", *LAZY]
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import labkit
-from labkit.spec import SpecError, read_text_value
+from labkit.rows.spec import SpecError, read_text_value
 from labkit.terminal import WORDS, notebook_bar, print_json, records, say, show, show_figures
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
@@ -50,7 +50,8 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
     \b
     labkit rows --profile classroom --json
     """
-    from labkit import params, results
+    from labkit.results import table as results
+    from labkit.rows import params
 
     lines = {line["name"]: line for line in records(results.table(profile))}
     for name, line in lines.items():
@@ -79,7 +80,7 @@ def run(
     labkit run 3 9 --profile classroom --repeats 3
     labkit run all --set epochs=2 --set lr=0.05 --json
     """
-    from labkit.runs import plan
+    from labkit.runs.train import plan
 
     lines = train(names, profile, read_sets(sets), repeats, fresh)
     if as_json:
@@ -101,7 +102,7 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
     labkit table --profile classroom
     labkit table --set epochs=2          what was run with the same --set
     """
-    from labkit import results
+    from labkit.results import table as results
 
     lines = records(results.table(profile, overrides=read_sets(sets)))
     lines.sort(key=lambda line: -(line["images_per_s"] or 0))
@@ -122,13 +123,15 @@ def report(
     labkit report --profile classroom --repeats 3
     labkit report --only 4,10 --fresh --lang zh
     """
-    from labkit import batch, params, results
-    from labkit.notebook_files import discover
+    from labkit.batch import batch
+    from labkit.batch.notebooks import discover
+    from labkit.results import table as results
+    from labkit.rows import params
 
     began, overrides, numbers = time.time(), read_sets(sets), read_numbers(only)
     with notebook_bar([notebook.name for notebook in discover(numbers)]) as on_progress:
         statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
-    from labkit.report import write_report
+    from labkit.report.write import write_report
 
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
     print(*write_report(profile, overrides, languages=languages), sep="\n")
@@ -151,7 +154,7 @@ def check(profile: Profile = "quick", sets: Sets = None) -> None:
     \b
     labkit check --profile classroom
     """
-    from labkit.report_check import check_report, report_files
+    from labkit.report.check import check_report, report_files
 
     differences = check_report(profile, read_sets(sets))
     print(*(differences or [f"{', '.join(file.name for file in report_files())}: as the result folders say"]), sep="\n")
@@ -161,7 +164,7 @@ def check(profile: Profile = "quick", sets: Sets = None) -> None:
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Look at this machine: what could spoil a run, and what to do about it. Exit code 1 if something would."""
-    from labkit import doctor
+    from labkit.probes import doctor
 
     findings = doctor.examine()
     print_json(map(vars, findings)) if as_json else print(*findings, sep="\n")
@@ -171,7 +174,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None, pairs: Pairs = 5) -> None:
     """Measure what the lab itself costs and saves, beside plain PyTorch. Takes minutes, and wants a quiet machine."""
-    from labkit import bench
+    from labkit.probes import bench
 
     bench.main(names or [], pairs)
 
@@ -181,7 +184,8 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-    from labkit import datasets, runs
+    from labkit.data import datasets
+    from labkit.runs import train as runs
 
     console, said = Console(stderr=True), set()
     columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")

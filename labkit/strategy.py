@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from labkit.spec import Spec
+from labkit.rows.spec import Spec
 
 
 @dataclass(frozen=True)

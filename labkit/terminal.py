@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from labkit.spec import Spec
+from labkit.rows.spec import Spec
 
 HEADINGS = {"name": "experiment", "batch_size": "batch size", "best_acc_pct": "best\naccuracy %", "images_per_s": "images/s"}
 HEADINGS |= {"max_mem_mb": "peak memory\nMiB ({peak})", "startup_s": "start-up\ns", "total_time_s": "total\ntime s"}
@@ -67,7 +67,7 @@ def say(text: object) -> None:
 
 @contextmanager
 def notebook_bar(names: list[str]) -> Iterator[Callable[[Any, dict[str, Any]], None]]:
-    """What to give `labkit.batch.run_notebooks` as `on_progress`: a bar on a terminal, a line on stderr when a notebook ends, and
+    """What to give `labkit.batch.batch.run_notebooks` as `on_progress`: a bar on a terminal, a line on stderr when a notebook ends, and
     where there is no terminal also when it begins."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TimeElapsedColumn

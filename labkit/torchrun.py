@@ -21,16 +21,16 @@ import torch
 import torch.distributed as dist
 import typer
 
-from labkit import loop
 from labkit.cli import read_sets
-from labkit.datasets import prepare
-from labkit.folders import claimed, keep, label_of, opening, runs_folder
-from labkit.machine import Needs, fit, process_group, this_machine
-from labkit.measure import Progress
-from labkit.params import profile as read_profile
-from labkit.runs import figures
-from labkit.spec import Spec, SpecError
-from labkit.worker import device_of, end_with_parent, tune_process
+from labkit.data.datasets import prepare
+from labkit.engine import loop
+from labkit.engine.measure import Progress
+from labkit.engine.worker import device_of, end_with_parent, tune_process
+from labkit.rows.params import profile as read_profile
+from labkit.rows.spec import Spec, SpecError
+from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
+from labkit.runs.train import figures
+from labkit.system.machine import Needs, fit, process_group, this_machine
 
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:

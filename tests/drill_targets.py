@@ -24,11 +24,12 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 
-from labkit import folders, launch
-from labkit.launch import Job
-from labkit.results import read_results
-from labkit.spec import Spec
-from labkit.worker import train_row
+from labkit.engine.worker import train_row
+from labkit.processes import launch
+from labkit.processes.launch import Job
+from labkit.results.table import read_results
+from labkit.rows.spec import Spec
+from labkit.runs import folders
 
 ROOT = Path(__file__).parent.parent
 TAG = "LABKIT_DRILL"  # in the environment of every process of a drill, so that orphans are found too
@@ -150,7 +151,7 @@ def die_at_result(moment: str) -> None:
 
 
 def lab_in_another_process(code: str) -> subprocess.Popen:
-    code = f"from labkit.runs import run_once\nfrom tests.drill_targets import *\n{code}"
+    code = f"from labkit.runs.train import run_once\nfrom tests.drill_targets import *\n{code}"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

@@ -5,9 +5,11 @@ import json
 import os
 import re
 
-from labkit import folders, machine, runs
-from labkit.machine import Machine
-from labkit.report import write_report
+from labkit.report.write import write_report
+from labkit.runs import folders
+from labkit.runs import train as runs
+from labkit.system import machine
+from labkit.system.machine import Machine
 
 CPU = Machine(cpu="Some CPU", cores=2, memory_gib=8, cuda=(), system="Linux x86_64")
 GPUS = Machine(cpu="Some CPU", cores=16, memory_gib=64, cuda=("Some GPU", "Some GPU"), system="Linux x86_64")

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from labkit.names import fields_of
-from labkit.params import group
-from labkit.spec import FIELDS, Spec
+from labkit.rows.names import fields_of
+from labkit.rows.params import group
+from labkit.rows.spec import FIELDS, Spec
 from tests.readme_commands import split
 
 ROOT = Path(__file__).parent.parent

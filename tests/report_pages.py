@@ -4,8 +4,8 @@ import base64
 import json
 from html.parser import HTMLParser
 
-from labkit import folders
-from labkit.report import write_report
+from labkit.report.write import write_report
+from labkit.runs import folders
 from tests.made_up import put, put_all
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"

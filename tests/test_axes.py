@@ -1,6 +1,6 @@
 """Every axis bites: a setting changes what it should, in every strategy that has it, and nothing else.
 
-Each row here really trains through labkit.loop.train, on digits at 8x8 pixels and a ResNet-18 of width 2, and
+Each row here really trains through labkit.engine.loop.train, on digits at 8x8 pixels and a ResNet-18 of width 2, and
 tests.workers.Seen looks on from inside: at the types and batches in every convolution, the messages of one step, the weights.
 """
 
@@ -8,9 +8,9 @@ import math
 
 import pytest
 
-from labkit.datasets import prepare
-from labkit.models import build_model
-from labkit.spec import STRATEGIES
+from labkit.data.datasets import prepare
+from labkit.engine.models import build_model
+from labkit.rows.spec import STRATEGIES
 from tests.workers import in_workers
 
 SCALE = {"dataset": "digits", "image_size": 8, "width": 8, "epochs": 2, "train_samples": 16, "test_samples": 20}

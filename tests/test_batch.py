@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import batch, notebook_files
-from labkit.batch import Status, read_statuses, run_notebooks
-from labkit.notebook_files import discover, settable
-from labkit.spec import SpecError
+from labkit.batch import batch
+from labkit.batch import notebooks as notebook_files
+from labkit.batch.batch import Status, read_statuses, run_notebooks
+from labkit.batch.notebooks import discover, settable
+from labkit.rows.spec import SpecError
 from tests.batch_notebooks import GIVEN, GROUP, made_in, write_notebook
 from tests.command_line import call
 
@@ -161,7 +162,7 @@ def test_the_fork_server_is_lent_to_what_is_executed(lab: Path, monkeypatch: pyt
 
 
 def test_another_batch_is_refused(lab: Path, no_process: list[str]) -> None:
-    from labkit.folders import claimed
+    from labkit.runs.folders import claimed
 
     write_notebook(lab / "notebooks", "20_x")
     with claimed(lab / "runs/tiny/notebooks"), pytest.raises(OSError, match="another labkit"):
@@ -191,7 +192,7 @@ print(list(frame.status))
 
 
 def test_report_executes_writes_and_tells(lab, capsys, monkeypatch) -> None:
-    from labkit import report
+    from labkit.report import write as report
 
     asked = []
 
@@ -225,7 +226,7 @@ def test_report_executes_writes_and_tells(lab, capsys, monkeypatch) -> None:
 
 def test_rows_that_failed_count(lab, capsys, monkeypatch) -> None:
     """Group 4 through a notebook that trains nothing: its rows are told as not run, and the exit code is 1."""
-    from labkit import report
+    from labkit.report import write as report
 
     monkeypatch.setattr(report, "write_report", lambda *words, **keys: [])
     write_notebook(lab / "notebooks", "04_data_cache", parameters=GIVEN + GROUP)

@@ -10,11 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit import batch, batch_one, batch_processes, launch, runs
-from labkit.batch_processes import Child
-from labkit.folders import QUIET, quiet
-from labkit.trace import trace
-from labkit.wire import wire
+from labkit.batch import batch
+from labkit.batch import child as batch_one
+from labkit.batch import processes as batch_processes
+from labkit.batch.processes import Child
+from labkit.probes.trace import trace
+from labkit.probes.wire import wire
+from labkit.processes import launch
+from labkit.runs import train as runs
+from labkit.runs.folders import QUIET, quiet
 from tests.batch_notebooks import made_in, outputs_of, write_notebook
 from tests.drill_targets import SMALL, wait_for
 

@@ -18,10 +18,10 @@ import nbformat
 import psutil
 import pytest
 
-from labkit import batch_processes
-from labkit.batch import read_statuses, run_notebooks
-from labkit.fork_server import LENT
-from labkit.results import read_results
+from labkit.batch import processes as batch_processes
+from labkit.batch.batch import read_statuses, run_notebooks
+from labkit.processes.fork_server import LENT
+from labkit.results.table import read_results
 from tests import drill_targets as drill
 from tests.batch_notebooks import made_in, outputs_of, write_notebook
 from tests.drill_targets import ROOT, SMALL, TAG, wait_for
@@ -30,8 +30,8 @@ SLOW = SMALL.but(timeout_s=60.0)  # a rank that waits for a hung one waits longe
 TRAINS = """
 from contextlib import nullcontext
 from pathlib import Path
-from labkit import runs
-from labkit.spec import Spec
+from labkit.runs import train as runs
+from labkit.rows.spec import Spec
 from tests.drill_targets import injected
 fired, mended = Path(FIRED), Path(FIRED + ".mended")
 with nullcontext() if mended.exists() else injected(FAULT, [1], str(fired)):
@@ -41,7 +41,8 @@ OWN_SERVER = f"import os; os.environ.pop({LENT!r}, None)"
 GONE_S = 6.0
 REPORT = [sys.executable, "-c", """
 import sys
-from labkit import cli, report
+from labkit import cli
+from labkit.report import write as report
 report.write_report = lambda *words, **keys: []  # which would replace the repository's report
 sys.argv = ["labkit", "report", "--profile", "tiny", *sys.argv[1:]]
 cli.main()
@@ -127,7 +128,7 @@ def batch(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def children_of(batch: subprocess.Popen) -> list[psutil.Process]:
     """The process of the notebook at work, and the next one's."""
-    children = [process for process in psutil.Process(batch.pid).children() if "labkit.batch_one" in process.cmdline()]
+    children = [process for process in psutil.Process(batch.pid).children() if "labkit.batch.child" in process.cmdline()]
     assert len(children) == 2
     return sorted(children, key=lambda process: process.create_time())
 
@@ -185,7 +186,7 @@ def test_the_next_child_is_killed_while_it_waits(batch: Drill) -> None:
 @pytest.mark.parametrize("limit", ["cell_timeout_s", "deadline_s"])
 def test_time_is_over_during_a_collective(batch: Drill, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drill 21, with a cell's limit and with a notebook's."""
-    monkeypatch.setattr("labkit.batch.lend", dict)  # a server of this process would be taken for a survivor
+    monkeypatch.setattr("labkit.batch.batch.lend", dict)  # a server of this process would be taken for a survivor
     for seconds in (15, 60, 240):  # a busy machine takes its time until the fault fires
         statuses = run_notebooks("tiny", only=[20, 21], **{limit: seconds})
         if batch.fired.exists():

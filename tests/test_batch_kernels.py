@@ -12,8 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit import batch_one, params
-from labkit.batch import Status, read_statuses, run_notebooks
+from labkit.batch import child as batch_one
+from labkit.batch.batch import Status, read_statuses, run_notebooks
+from labkit.rows import params
 from tests.batch_notebooks import GIVEN, GROUP, fetched, made_in, outputs_of, write_notebook
 
 ROOT = Path(__file__).parent.parent

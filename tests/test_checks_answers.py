@@ -11,7 +11,7 @@ from tests import check_solutions as right
 
 
 def test_block_parameters_are_those_of_the_model():
-    from labkit.models import Block, build_model
+    from labkit.engine.models import Block, build_model
 
     for cin, cout, stride in ((64, 64, 1), (64, 128, 2), (16, 16, 2)):
         assert right.block_parameters(cin, cout, stride) == sum(
@@ -57,7 +57,7 @@ def test_shard_bounds_are_those_of_fsdp():
 
 
 def test_the_warm_up_is_that_of_the_lab():
-    from labkit.spec import Spec
+    from labkit.rows.spec import Spec
     from labkit.strategy import learning_rate_factor
 
     spec = Spec(lr=0.4, lr_schedule="constant", warmup_fraction=0.5)

@@ -16,8 +16,8 @@ from urllib.response import addinfourl
 import numpy as np
 import pytest
 
-from labkit import raw_files
-from labkit.datasets import DATASETS, DatasetError, open_arrays, prepare, where
+from labkit.data import raw_files
+from labkit.data.datasets import DATASETS, DatasetError, open_arrays, prepare, where
 
 ROOT = Path(__file__).parents[1]
 IMAGES, _, _, _ = raw_files.FILES["fashion_mnist"]

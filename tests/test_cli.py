@@ -90,7 +90,7 @@ def test_unknown_words_are_refused(labkit: Callable[..., Said], words: list[str]
 
 
 def test_bench_is_called_with_its_words(labkit: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    from labkit import bench
+    from labkit.probes import bench
 
     calls = []
     monkeypatch.setattr(bench, "main", lambda names, pairs: calls.append((names, pairs)))

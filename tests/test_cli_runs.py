@@ -16,8 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
-from labkit import doctor, launch, run
-from labkit.params import all_names
+from labkit import run
+from labkit.probes import doctor
+from labkit.processes import launch
+from labkit.rows.params import all_names
 from tests.command_line import DDP_GLOO, DDP_NCCL, LABKIT, PROMISED, PS_GPU, SETS, SINGLE, Said, json_lines, one_line
 from tests.drill_targets import SMALL, obstructed
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit.data import Data
-from labkit.datasets import DATASETS, open_arrays, prepare
-from labkit.spec import Spec
+from labkit.data.batches import Data
+from labkit.data.datasets import DATASETS, open_arrays, prepare
+from labkit.rows.spec import Spec
 
 CPU = torch.device("cpu")
 KINDS = {  # grey and enlarged, grey as stored, in colour with flips

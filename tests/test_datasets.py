@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit import datasets, raw_files
-from labkit.datasets import DATASETS, DatasetError, open_arrays, prepare, where
+from labkit.data import datasets, raw_files
+from labkit.data.datasets import DATASETS, DatasetError, open_arrays, prepare, where
 
 ROOT = Path(__file__).parents[1]
 _, _, TEST_IMAGES, _ = raw_files.FILES["fashion_mnist"]
@@ -90,7 +90,7 @@ def test_synthetic_is_the_same_every_time_and_can_be_learnt(tmp_path):
 
 def test_importing_and_locating_load_no_big_library():
     code = (
-        "import sys, labkit.datasets as d\n"
+        "import sys, labkit.data.datasets as d\n"
         "for name in d.DATASETS: d.where(name)\n"
         "print({'torch', 'sklearn', 'numpy'} & {*sys.modules})"
     )
@@ -103,7 +103,7 @@ def test_importing_and_locating_load_no_big_library():
 
 def test_several_processes_prepare_at_once(tmp_path):
     code = (
-        "import pathlib, sys, time; from labkit.datasets import *\n"
+        "import pathlib, sys, time; from labkit.data.datasets import *\n"
         "print('ready', flush=True)\n"
         "while not pathlib.Path(sys.argv[1], 'go').exists(): time.sleep(0.001)\n"
         "print(open_arrays(prepare('synthetic', pathlib.Path(sys.argv[1])))['test_labels'].sum())\n"
@@ -136,7 +136,7 @@ def test_who_comes_second_takes_what_is_there(tmp_path, monkeypatch):
 
 def test_a_killed_process_leaves_no_torn_arrays(tmp_path):
     code = (
-        "import os, signal; from labkit.datasets import *\n"
+        "import os, signal; from labkit.data.datasets import *\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
         "prepare('digits')\n"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit import doctor
+from labkit.probes import doctor
 from tests.command_line import Said, json_lines
 
 pytestmark = pytest.mark.usefixtures("runs")
@@ -76,7 +76,7 @@ def test_small_shared_memory_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_container_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("labkit.machine.CGROUP", tmp_path)
+    monkeypatch.setattr("labkit.system.machine.CGROUP", tmp_path)
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     (tmp_path / "memory.max").write_text(f"{2**29}\n")
     (tmp_path / "memory.current").write_text(f"{2**28}\n")
@@ -88,12 +88,12 @@ def test_container_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 @pytest.mark.parametrize(("bf16", "levels"), [(True, ["ok"]), (False, ["note"]), (None, [])])
 def test_a_processor_without_bf16_is_noted(monkeypatch: pytest.MonkeyPatch, bf16: bool | None, levels: list[str]) -> None:
-    monkeypatch.setattr("labkit.machine.computes_in_bf16", lambda: bf16)
+    monkeypatch.setattr("labkit.system.machine.computes_in_bf16", lambda: bf16)
     assert [finding[0] for finding in doctor.arithmetic()] == levels
 
 
 def test_data_sets_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from labkit import datasets
+    from labkit.data import datasets
 
     monkeypatch.setattr(datasets, "where", lambda name: "not here: install it" if name == "digits" else "found in /x")
     findings = list(doctor.data_sets())
@@ -112,7 +112,7 @@ def adopts_orphans() -> Iterator[None]:
 @pytest.mark.skipif(sys.platform != "linux", reason="a stopped fork server that outlives its launcher")
 def test_stray_workers_are_found(adopts_orphans: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork server that is stopped cannot notice that its launcher died: that is what a stray worker looks like."""
-    code = "import time; from multiprocessing import forkserver; from labkit.fork_server import warm; warm()\n"
+    code = "import time; from multiprocessing import forkserver; from labkit.processes.fork_server import warm; warm()\n"
     code += "print(forkserver._forkserver._forkserver_pid, flush=True); time.sleep(60)"
     launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     server = int(launcher.stdout.readline())

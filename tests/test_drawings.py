@@ -17,15 +17,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 import labkit
-from labkit import drawings, strategy
-from labkit.drawings_computed import bytes_for, parts, views
-from labkit.drawings_messages import ring_steps
-from labkit.drawings_numbers import FORMATS
-from labkit.drawings_steps import gpipe, held, one_f_one_b, play, pushes
-from labkit.looks import WORK
-from labkit.models import build_model
-from labkit.params import published
-from labkit.spec import SpecError
+from labkit import strategy
+from labkit.drawings import gallery as drawings
+from labkit.drawings.computed import bytes_for, parts, views
+from labkit.drawings.messages import ring_steps
+from labkit.drawings.numbers import FORMATS
+from labkit.drawings.steps import gpipe, held, one_f_one_b, play, pushes
+from labkit.engine.models import build_model
+from labkit.plots.style import WORK
+from labkit.rows.params import published
+from labkit.rows.spec import SpecError
 
 ONE_AT_LEAST_FOR_EACH_GROUP = [
     "step_on_one_and_two",
@@ -242,6 +243,6 @@ def test_computed_memory_is_near_the_published_peaks():
 
 def test_no_drawing_imports_torch():
     """In a notebook's kernel that would take seconds of its time: what needs torch is computed by a rank."""
-    code = "import sys; from labkit.drawings import drawing, names; print(len([drawing(n) for n in names()]), 'torch' in sys.modules)"
+    code = "import sys; from labkit.drawings.gallery import drawing, names; print(len([drawing(n) for n in names()]), 'torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert found.stdout == f"{len(drawings.names())} False\n", found.stderr

@@ -20,11 +20,11 @@ import psutil
 import pytest
 
 import labkit
-import labkit.launch as launching
-from labkit import runs
-from labkit.fork_server import warm
-from labkit.launch import Job, RunFailed, launch
-from labkit.results import read_results
+import labkit.processes.launch as launching
+from labkit.processes.fork_server import warm
+from labkit.processes.launch import Job, RunFailed, launch
+from labkit.results.table import read_results
+from labkit.runs import train as runs
 from tests import drill_targets as drill
 from tests.drill_targets import SMALL, TAG, injected, wait_for
 

@@ -16,18 +16,18 @@ import psutil
 import pytest
 from jupyter_client import KernelManager
 
-from labkit import runs
-from labkit.results import read_results
+from labkit.results.table import read_results
+from labkit.runs import train as runs
 from tests import drill_targets as drill
 from tests.drill_targets import ROOT, SMALL, TAG, wait_for
 
 SLOW = SMALL.but(timeout_s=60.0)  # a rank that waits for a hung one waits longer than a drill takes
 PREPARE = f"""
 import os, signal
-from labkit.fork_server import warm
+from labkit.processes.fork_server import warm
 warm()
-from labkit import runs
-from labkit.spec import Spec
+from labkit.runs import train as runs
+from labkit.rows.spec import Spec
 from tests.drill_targets import injected
 row = Spec(**{SLOW.to_dict()})
 handlers = [signal.getsignal(s) for s in signal.valid_signals()]
@@ -42,7 +42,7 @@ server._stop()
 warm()
 pid = server._forkserver_pid
 """
-LAUNCH = "import pathlib, labkit.launch; labkit.launch.launch(labkit.launch.Job({}, 1, pathlib.Path('unused')))"
+LAUNCH = "import pathlib, labkit.processes.launch; labkit.processes.launch.launch(labkit.processes.launch.Job({}, 1, pathlib.Path('unused')))"
 
 
 class Kernel:

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import labkit.strategies
-from labkit.spec import STRATEGIES
+from labkit.rows.spec import STRATEGIES
 from labkit.strategy import strategy_class
 from tests.workers import IMAGES, STEPS, batch, in_workers, traps
 
@@ -57,7 +57,7 @@ ONE_OR_TWO_PROCESSES = {
     "collective, tied across blocks": over(2, "collective", form="buckets", bucket_mb=0.001, _model="tied across"),
     "data_parallel, tied across blocks": over(2, "data_parallel", _model="tied across"),
 }
-# resnet18 of labkit.models, in float64: its ReLUs and norms would make 1e-4 of float32's rounding in five such steps
+# resnet18 of labkit.engine.models, in float64: its ReLUs and norms would make 1e-4 of float32's rounding in five such steps
 RESNETS = {
     "ddp, group norm": over(2, "ddp", _model="group norm"),
     "fsdp, group norm": over(2, "fsdp", _model="group norm"),
@@ -204,7 +204,7 @@ def test_traps_are_set():
 def test_strategies_are_found_by_glob():
     """A file in labkit/strategies is a strategy, by its name: no list to forget it in, and none without an equality test."""
     files = sorted(p.stem for p in Path(labkit.strategies.__file__).parent.glob("*.py") if p.stem != "__init__")
-    assert files == STRATEGIES, f"labkit.spec finds {STRATEGIES}, the folder holds {files}"
+    assert files == STRATEGIES, f"labkit.rows.spec finds {STRATEGIES}, the folder holds {files}"
     proved = {case["strategy"] for case in (ONE_OR_TWO_PROCESSES | THREE_PROCESSES).values()}
     assert proved == set(files), f"no equality test for {set(files) - proved}: add a case to tests/test_equality.py"
 

@@ -9,8 +9,8 @@ from unittest.mock import patch
 import pytest
 from torch.nn.parallel import DistributedDataParallel
 
-from labkit.datasets import prepare
-from labkit.launch import RunFailed
+from labkit.data.datasets import prepare
+from labkit.processes.launch import RunFailed
 from tests.test_equality import RTOL, over
 from tests.workers import in_workers
 
@@ -201,7 +201,7 @@ def compared(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, data):
-    """For every case, what each rank's labkit.loop.train came to."""
+    """For every case, what each rank's labkit.engine.loop.train came to."""
     return launched(
         "runs", cases_of([(strategy, fault) for strategy, fault, _ in REPORTED], for_run), tmp_path_factory, data=data
     )
@@ -230,7 +230,7 @@ def test_equality_flags(compared, strategy, fault):
 
 @pytest.mark.parametrize(("strategy", "fault", "said"), REPORTED)
 def test_run_is_not_a_result(trained, strategy, fault, said):
-    """labkit.loop.train raises NotAResult, on every rank at once (so that no rank is left waiting), and says what it saw."""
+    """labkit.engine.loop.train raises NotAResult, on every rank at once (so that no rank is left waiting), and says what it saw."""
     for rank, told in enumerate(trained[f"{strategy}, sound"]):
         assert not told["error"], f"without the fault, rank {rank} of {strategy} must train: {told['error']}"
     ranks = trained[f"{strategy}, {fault}"]

@@ -5,9 +5,11 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import findfont, fontManager
 
-from labkit import fonts, looks, params
-from labkit.group_plots import group_figure
-from labkit.results import read_results
+from labkit.plots import style as looks
+from labkit.plots.groups import group_figure
+from labkit.results.table import read_results
+from labkit.rows import params
+from labkit.system import fonts
 from tests.made_up import CPU, put, use
 from tests.test_drawings import legible, words_of
 from tests.test_group_plots import words

@@ -12,15 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit import batch_processes, fork_server
-from labkit.launch import in_a_rank
+from labkit.batch import processes as batch_processes
+from labkit.processes import fork_server
+from labkit.processes.launch import in_a_rank
 from tests.drill_targets import wait_for
 
 ROOT = Path(__file__).parent.parent
 ASKS = """
 import os, psutil
-from labkit.diagnose import RunFailed
-from labkit.launch import in_a_rank
+from labkit.processes.diagnose import RunFailed
+from labkit.processes.launch import in_a_rank
 def ask(): print("server", in_a_rank("tests.test_fork_server:parent"), flush=True)
 def servers(): return sum("forkserver" in " ".join(one.cmdline()) for one in psutil.Process().children())
 ask()
@@ -69,7 +70,7 @@ def test_what_cannot_be_borrowed_is_not(server: int, lent: str) -> None:
 
 
 def test_edited_code_is_not_left_to_a_lent_server(server: int) -> None:
-    edit = "from labkit import fork_server; fork_server.code_digest = lambda: 'edited'; ask(); print(servers())"
+    edit = "from labkit.processes import fork_server; fork_server.code_digest = lambda: 'edited'; ask(); print(servers())"
     said, _ = borrower(edit, **fork_server.lend()).communicate(timeout=60)
     _, first, _, second, own = said.split()
     assert int(first) == server != int(second) and own == "1"

@@ -22,8 +22,9 @@ from typing import Any
 
 import pytest
 
-from labkit import params, plots
-from labkit.spec import FIELDS, ROW_FIELDS, STRATEGIES, Spec
+from labkit.plots import overviews as plots
+from labkit.rows import params
+from labkit.rows.spec import FIELDS, ROW_FIELDS, STRATEGIES, Spec
 from tests.command_line import Said, json_lines
 from tests.made_up import CPU, GPUS, use
 from tests.report_pages import FILES, everything, written

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from labkit import group_plots, looks, params, plots
-from labkit.group_plots import group_figure, rows_of, spread
-from labkit.lesson_plots import accuracy_figure, comparison_figure, factor_ladder, staleness_figure
-from labkit.results import read_results
-from labkit.spec import SpecError
-from labkit.verdict import besides
+from labkit.plots import groups as group_plots
+from labkit.plots import overviews as plots
+from labkit.plots import style as looks
+from labkit.plots.groups import group_figure, rows_of, spread
+from labkit.plots.lessons import accuracy_figure, comparison_figure, factor_ladder, staleness_figure
+from labkit.results.table import read_results
+from labkit.results.verdict import besides
+from labkit.rows import params
+from labkit.rows.spec import SpecError
 from tests.made_up import CPU, GPUS, put, put_all, use
 from tests.test_drawings import legible, words_of
 
@@ -209,6 +212,6 @@ def test_figures_are_drawn_without_pyplot():
 
 
 def test_plots_leave_pyplot_alone():
-    code = "import sys, labkit.plots, labkit.report; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
+    code = "import sys, labkit.plots.overviews, labkit.report.write; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert found.stdout == "[]\n"

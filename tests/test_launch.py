@@ -7,11 +7,14 @@ import sys
 import pytest
 import torch
 
-from labkit import launch, machine, results, runs
-from labkit.diagnose import NCCL_GAVE_UP, RankView, diagnose
-from labkit.launch import Job
-from labkit.models import build_model
-from labkit.spec import LAYERS
+from labkit.engine.models import build_model
+from labkit.processes import launch
+from labkit.processes.diagnose import NCCL_GAVE_UP, RankView, diagnose
+from labkit.processes.launch import Job
+from labkit.results import table as results
+from labkit.rows.spec import LAYERS
+from labkit.runs import train as runs
+from labkit.system import machine
 
 
 def cuda_spoilt(*, rank, progress):

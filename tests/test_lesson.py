@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -12,8 +13,8 @@ import pytest
 
 import labkit
 from labkit import Lesson, SpecError
-from labkit.show import Grid, Html, Picture, over, say, tell
-from labkit.spec import STRATEGIES
+from labkit.notebook.cells import Grid, Html, Picture, over, say, tell
+from labkit.rows.spec import STRATEGIES
 from tests.made_up import CPU, use
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
@@ -29,7 +30,7 @@ def runs_apart(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_processes(monkeypatch):
-    monkeypatch.setattr("labkit.fork_server.warm", lambda wait=False: pytest.fail("a process was started"))
+    monkeypatch.setattr("labkit.processes.fork_server.warm", lambda wait=False: pytest.fail("a process was started"))
 
 
 @pytest.mark.parametrize(
@@ -110,28 +111,30 @@ def test_diff_shows_the_real_files():
     shown = labkit.diff("single", "ddp")
     assert isinstance(shown, Html)
     lines = str(shown).splitlines()[1:]
-    real = (labkit.params.ROOT / "labkit/strategies/ddp.py").read_text().splitlines()
+    real = (labkit.rows.params.ROOT / "labkit/strategies/ddp.py").read_text().splitlines()
     assert [line[2:] for line in lines if line[0] in "+ "] == real
     assert "DistributedDataParallel" in shown.html
     with pytest.raises(SpecError, match="did you mean 'ddp'"):
         labkit.diff("single", "dpd")
     assert "def ring_all_reduce" in str(labkit.code("strategy.ring_all_reduce"))
-    for unknown in ("strategy.ring_all_reduces", "data.Draws.nothing", "no_module", "../labkit/spec", "", "."):
+    for unknown in ("strategy.ring_all_reduces", "data.Draws.nothing", "no_module", "../labkit/rows/spec", "", "."):
         with pytest.raises(SpecError, match="nothing of that name"):
             labkit.code(unknown)
 
 
 def test_shown_code_is_what_python_runs():
     """Every piece of code that a notebook shows, cut out of its file as Python's own inspect does it; decorators included."""
-    asked = {"spec.Spec", "folders.claimed"}
-    for path in (labkit.params.ROOT / "notebooks").glob("*.ipynb"):
+    asked = {"rows.spec.Spec", "runs.folders.claimed"}
+    for path in (labkit.rows.params.ROOT / "notebooks").glob("*.ipynb"):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             asked |= set(re.findall(r'lab\.code\("([^"]+)"', "".join(cell["source"])))
     assert len(asked) > 10
     for name in asked - set(STRATEGIES):
-        module, *inner = name.split(".")
-        found = importlib.import_module(f"labkit.{'strategies.' * (module in STRATEGIES)}{module}")
-        for part in inner:
+        parts = [*(["strategies"] if name.partition(".")[0] in STRATEGIES else []), *name.split(".")]
+        found = labkit
+        for depth, part in enumerate(parts, 1):
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"labkit.{'.'.join(parts[:depth])}")
             found = getattr(found, part)
         assert textwrap.dedent(inspect.getsource(found)).strip() in str(labkit.code(name)), name
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from labkit.live import Live, ended
-from labkit.runs import plan
+from labkit.notebook.live import Live, ended
+from labkit.runs.train import plan
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
 TWO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"

@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from labkit.models import MODELS, build_model
-from labkit.spec import Spec
+from labkit.engine.models import MODELS, build_model
+from labkit.rows.spec import Spec
 from labkit.strategy import Place, Precision, learning_rate_factor, make_optimizer
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from labkit import params
-from labkit.batch import Status, read_statuses, run_notebooks
-from labkit.notebook_files import Notebook, discover, parameters_of
+from labkit.batch.batch import Status, read_statuses, run_notebooks
+from labkit.batch.notebooks import Notebook, discover, parameters_of
+from labkit.rows import params
 from tests.batch_notebooks import fetched
 
 FOLDER = Path(__file__).parent.parent / "notebooks"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import Spec, params, runs
-from labkit.params import all_names, group, groups, profile, profile_names, published, read_group
-from labkit.spec import SCALE_FIELDS
+from labkit import Spec
+from labkit.rows import params
+from labkit.rows.params import all_names, group, groups, profile, profile_names, published, read_group
+from labkit.rows.spec import SCALE_FIELDS
+from labkit.runs import train as runs
 from tests.refusals import refused
 
 TITLES = [
@@ -59,7 +61,7 @@ def test_every_published_row_is_in_a_group() -> None:
 
 
 def test_every_strategy_has_a_row_and_every_row_a_strategy() -> None:
-    files = {path.stem for path in Path(params.__file__).parent.glob("strategies/*.py")} - {"__init__"}
+    files = {path.stem for path in (params.ROOT / "labkit/strategies").glob("*.py")} - {"__init__"}
     assert {Spec.parse(name).strategy for name in all_names()} == files
 
 

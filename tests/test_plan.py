@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import labkit
-from labkit import Spec, runs
-from labkit.machine import Machine
-from labkit.params import all_names, profile, published
+from labkit import Spec
+from labkit.rows.params import all_names, profile, published
+from labkit.runs import train as runs
+from labkit.system.machine import Machine
 from tests.refusals import refused
 
 DDP_NCCL = "ddp_nccl_resnet18_bs128x2_cacheFalse_ampFalse"
@@ -137,7 +138,7 @@ def test_row_fields_can_be_set_and_change_the_name(on_machine: Callable[[int], N
 def no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import multiprocessing.process
 
-    from labkit import launch
+    from labkit.processes import launch
 
     def fail(*args: Any, **kwargs: Any) -> None:
         pytest.fail("a process was started")
@@ -189,7 +190,7 @@ def test_bad_input_starts_no_process(
 def test_a_row_that_cannot_run_is_a_line_and_no_process(
     no_process: None, on_machine: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from labkit import launch
+    from labkit.processes import launch
 
     on_machine(0)
     monkeypatch.setattr(launch, "warm", lambda *args: None)  # the fork server may warm up; nothing is launched

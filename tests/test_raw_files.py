@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit import raw_files
-from labkit.datasets import DATASETS, DatasetError, open_arrays, prepare, where
+from labkit.data import raw_files
+from labkit.data.datasets import DATASETS, DatasetError, open_arrays, prepare, where
 
 ROOT = Path(__file__).parents[1]
 _, LABELS, _, _ = raw_files.FILES["fashion_mnist"]

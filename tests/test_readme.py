@@ -62,7 +62,7 @@ def test_labkit_starts_by_its_own_name() -> None:
         "make test && cat no/such/file",
         "pip install -r no_such.lock",
         "conda env create -f no_such.yml",
-        "torchrun --no-such-option labkit/worker.py",
+        "torchrun --no-such-option labkit/engine/worker.py",
     ],
 )
 def test_what_is_not_real_is_refused(line: str) -> None:

@@ -8,13 +8,15 @@ from urllib.parse import unquote
 
 import pytest
 
-from labkit import folders, plots, runs
-from labkit.looks import STRATEGIES as LOOKS
-from labkit.markdown import plain
-from labkit.params import groups, published
-from labkit.report import write_report
-from labkit.results import read_results
-from labkit.spec import STRATEGIES
+from labkit.plots import overviews as plots
+from labkit.plots.style import STRATEGIES as LOOKS
+from labkit.report.markdown import plain
+from labkit.report.write import write_report
+from labkit.results.table import read_results
+from labkit.rows.params import groups, published
+from labkit.rows.spec import STRATEGIES
+from labkit.runs import folders
+from labkit.runs import train as runs
 from tests.made_up import CPU, GPUS, cells, put, put_all, section, use, verdict, written
 
 SINGLE = "single_gpu_resnet18_bs{}_cacheFalse_ampFalse"

@@ -7,9 +7,13 @@ import sys
 
 import pytest
 
-from labkit import cli, folders, params, plots, report_check
-from labkit.report import write_report
-from labkit.report_check import check_report, compare
+from labkit import cli
+from labkit.plots import overviews as plots
+from labkit.report import check as report_check
+from labkit.report.check import check_report, compare
+from labkit.report.write import write_report
+from labkit.rows import params
+from labkit.runs import folders
 from tests.made_up import CPU, put, put_all, use
 from tests.report_pages import PNG
 
@@ -140,5 +144,5 @@ def test_the_command_has_an_exit_code(report, monkeypatch, capsys):
 
 
 def test_checking_draws_nothing_and_loads_no_torch():
-    code = "import sys, labkit.report_check; print([m for m in ('matplotlib', 'torch', 'pandas') if m in sys.modules])"
+    code = "import sys, labkit.report.check; print([m for m in ('matplotlib', 'torch', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

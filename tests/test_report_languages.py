@@ -6,13 +6,15 @@ from urllib.parse import unquote
 
 import pytest
 
-from labkit import plots, report_words, verdict
-from labkit.params import groups
-from labkit.provenance import ONE_PER_REPORT
-from labkit.report import write_report
-from labkit.report_ranks import MOSTLY, PARTLY
-from labkit.report_words import HTML, LANGUAGES, MARKDOWN, Words
-from labkit.spec import SpecError
+from labkit.plots import overviews as plots
+from labkit.report import words as report_words
+from labkit.report.words import HTML, LANGUAGES, MARKDOWN, Words
+from labkit.report.write import write_report
+from labkit.results import verdict
+from labkit.results.provenance import ONE_PER_REPORT
+from labkit.results.ranks import MOSTLY, PARTLY
+from labkit.rows.params import groups
+from labkit.rows.spec import SpecError
 from tests.made_up import CPU, cells, put, put_all, use
 from tests.report_pages import CHINESE, DDP, FILES, Page, everything, written
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from labkit import folders, plots, report_words
-from labkit.markdown import table
-from labkit.report import SECTIONS
-from labkit.report_view import FIGURES, TIMES, Found, view
-from labkit.report_words import TEMPLATES
+from labkit.plots import overviews as plots
+from labkit.report import words as report_words
+from labkit.report.markdown import table
+from labkit.report.view import FIGURES, TIMES, Found, view
+from labkit.report.words import TEMPLATES
+from labkit.report.write import SECTIONS
+from labkit.runs import folders
 from tests.made_up import CPU, cells, use
 from tests.report_pages import FILES, Page, everything, written
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from labkit.params import published
-from labkit.report_ranks import FEWEST, agreement, kendall, ranks, spearman
-from labkit.report_view import Found
-from labkit.spec import Spec
+from labkit.report.view import Found
+from labkit.results.ranks import FEWEST, agreement, kendall, ranks, spearman
+from labkit.rows.params import published
+from labkit.rows.spec import Spec
 from tests.made_up import CPU, GPUS, put, use, written
 
 THERE = {row["experiment"]: row for row in published()}
@@ -16,7 +16,7 @@ THERE = {row["experiment"]: row for row in published()}
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch, tmp_path):
-    from labkit import plots
+    from labkit.plots import overviews as plots
 
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])

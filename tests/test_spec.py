@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from labkit import Spec, SpecError, published
-from labkit.names import GENERAL, STEMS, stem_fields
-from labkit.spec import FIELDS, MAX_PROCESSES, ROW_FIELDS, SCALE_FIELDS, STRATEGIES, read_text_value
+from labkit.rows.names import GENERAL, STEMS, stem_fields
+from labkit.rows.spec import FIELDS, MAX_PROCESSES, ROW_FIELDS, SCALE_FIELDS, STRATEGIES, read_text_value
 
 FAST = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 

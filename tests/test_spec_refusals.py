@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit import Spec, SpecError
-from labkit.params import all_names
-from labkit.spec import FIELDS, check_value, make_spec, read_text_value
+from labkit.rows.params import all_names
+from labkit.rows.spec import FIELDS, check_value, make_spec, read_text_value
 from tests.refusals import refused
 from tests.test_spec import specs
 

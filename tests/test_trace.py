@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.diagnose import RunFailed
-from labkit.recorder import Scales
-from labkit.spec import SpecError
-from labkit.trace import longer, split_of, trace, union
-from labkit.trace_plots import holds_figure, split_figure, timeline
+from labkit.plots.traces import holds_figure, split_figure, timeline
+from labkit.probes.recorder import Scales
+from labkit.probes.trace import longer, split_of, trace, union
+from labkit.processes.diagnose import RunFailed
+from labkit.rows.spec import SpecError
 
 SINGLE = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
 DDP = "ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse"
@@ -145,7 +145,7 @@ def test_silence_only_where_it_can(traces):
 
 
 def test_it_is_kept_and_recorded_again_when_asked(monkeypatch, traces):
-    monkeypatch.setattr("labkit.launch.launch", lambda *_: pytest.fail("recorded again"))
+    monkeypatch.setattr("labkit.processes.launch.launch", lambda *_: pytest.fail("recorded again"))
     assert trace(DDP, "tiny", steps=2).ranks == traces[DDP].ranks
     with pytest.raises(pytest.fail.Exception):
         trace(DDP, "tiny", steps=2, fresh=True)
@@ -153,7 +153,7 @@ def test_it_is_kept_and_recorded_again_when_asked(monkeypatch, traces):
 
 def test_bad_questions_are_refused(monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("labkit.fork_server.warm", lambda *_: pytest.fail("a process was started"))
+        patched.setattr("labkit.processes.fork_server.warm", lambda *_: pytest.fail("a process was started"))
         with pytest.raises(SpecError, match="steps=0"):
             trace(DDP, "tiny", steps=0)
         with pytest.raises(SpecError, match="exchange=False: single"):

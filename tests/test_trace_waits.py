@@ -10,10 +10,10 @@ import pytest
 import torch.distributed as dist
 from torch.distributed.pipelining import schedules
 
-from labkit.datasets import prepare
-from labkit.runs import plan
-from labkit.spec import Spec
-from labkit.trace import split_of
+from labkit.data.datasets import prepare
+from labkit.probes.trace import split_of
+from labkit.rows.spec import Spec
+from labkit.runs.train import plan
 from tests.workers import in_workers
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse"
@@ -28,7 +28,7 @@ MESSAGES.append((schedules, "_wait_batch_p2p"))
 
 def with_slow_messages(*, rank, progress, **arguments):
     """A trace in which every message of torch takes 10 ms longer, and when each was on its way."""
-    from labkit import trace
+    from labkit.probes import trace
 
     spans = []
 
@@ -50,7 +50,7 @@ def with_slow_messages(*, rank, progress, **arguments):
 
 def with_a_late_rank(*, rank, progress, **arguments):
     """A trace in which rank 1 dawdles before backward."""
-    from labkit import trace
+    from labkit.probes import trace
     from labkit.strategy import Precision
 
     backward = Precision.backward
@@ -61,7 +61,7 @@ def with_a_late_rank(*, rank, progress, **arguments):
 
 def with_weights(*, rank, progress, **arguments):
     """A trace, and a digest of the parameters that the rank ended with."""
-    from labkit import recorder, trace
+    from labkit.probes import recorder, trace
 
     holds = recorder.holds
 

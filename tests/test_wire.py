@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.spec import SpecError
-from labkit.wire import fit, wire, wire_figure
+from labkit.probes.wire import fit, wire, wire_figure
+from labkit.rows.spec import SpecError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,7 +23,7 @@ def test_messages_cost_latency_and_bytes(monkeypatch):
         mine = [line for line in lines if line["way"] == way]
         assert mine[-1]["median_s"] > mine[0]["median_s"], "8 MiB take longer than 1 KiB"
     assert wire_figure(lines).axes
-    monkeypatch.setattr("labkit.launch.launch", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("labkit.processes.launch.launch", lambda *_: pytest.fail("measured again"))
     assert wire(sizes=(2**10, 2**14, 2**20, 2**23), turns=3) == lines, "what was measured is kept"
 
 
@@ -34,7 +34,7 @@ def test_latency_and_bandwidth_are_read_off_at_the_ends():
 
 
 def test_bad_questions_are_refused(monkeypatch):
-    monkeypatch.setattr("labkit.fork_server.warm", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("labkit.processes.fork_server.warm", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(SpecError, match="ranks=1"):
         wire(ranks=1)
     with pytest.raises(SpecError, match="gloo and nccl"):

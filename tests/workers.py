@@ -17,10 +17,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
-from labkit import loop
-from labkit.launch import Job, launch
-from labkit.models import build_model
-from labkit.spec import Spec
+from labkit.engine import loop
+from labkit.engine.models import build_model
+from labkit.processes.launch import Job, launch
+from labkit.rows.spec import Spec
 from labkit.strategy import Place, learning_rate_factor, strategy_class
 
 CHECK_WEIGHTS = loop.check_weights
@@ -162,7 +162,7 @@ def by_hand(case, spec, parts):
 
 
 def runs(*, rank, progress, data, cases):
-    """Train every case through labkit.loop.train; what happened in it, by case."""
+    """Train every case through labkit.engine.loop.train; what happened in it, by case."""
     return {k: attempt(lambda injected, case=case: watched(case, rank, progress, data, injected)) for k, case in cases.items()}
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import labkit
-from labkit.data import Data
-from labkit.datasets import prepare
-from labkit.machine import fit, this_machine
-from labkit.params import all_names, published
-from labkit.runs import run_once
-from labkit.trace import trace
+from labkit.data.batches import Data
+from labkit.data.datasets import prepare
+from labkit.probes.trace import trace
+from labkit.rows.params import all_names, published
+from labkit.runs.train import run_once
+from labkit.system.machine import fit, this_machine
 
 pytestmark = pytest.mark.gpu
 

@@ -1,0 +1,233 @@
+"""All notebooks through papermill, one after the other: `labkit report` without the report.
+
+runs/<profile>/notebooks/<name>.ipynb          as it was executed
+                        /<name>.html           the same as a page that needs no network
+                        /<name>.status.json    how it ended: papermill's own metadata call every end a good one
+                        /<name>.log            what was printed outside of cells, if anything was
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.batch.notebooks import EVERYTHING, Notebook, cells_of, discover, inputs_of, parameters_of, publish
+from labkit.batch.processes import Children, sigterm_interrupts
+from labkit.processes.fork_server import lend
+from labkit.rows import params
+from labkit.rows.spec import FIELDS, SpecError
+from labkit.runs.folders import claimed, conditions, held, label_of, quiet, read_json, runs_folder, write_json
+from labkit.runs.train import Planned, plan
+
+FILES = ("ipynb", "ipynb.draft", "html", "log")
+
+
+@dataclass
+class Status:
+    """How one notebook ended: ok, failed, timeout, kernel died, interrupted; or running. `inputs`: a digest of all that it
+    depends on. `kept`: an earlier call executed it."""
+
+    notebook: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+    started_at: float = 0.0
+    inputs: str = ""
+    kept: bool = field(default=False, compare=False)
+
+
+@dataclass
+class Task:
+    """A notebook with all that one batch asks of it. `folder`: where its files go."""
+
+    notebook: Notebook
+    parameters: dict[str, Any]
+    rows: list[Planned]
+    repeats: int
+    deadline_s: float
+    folder: Path
+
+    def path(self, ending: str) -> Path:
+        return self.folder / f"{self.notebook.name}.{ending}"
+
+    def inputs(self) -> str:
+        return inputs_of(self.notebook, self.parameters, self.folder.parent, [row.name for row in self.rows])
+
+    def write(self, status: Status) -> None:
+        write_json(self.path("status.json"), {key: value for key, value in asdict(status).items() if key != "kept"})
+
+
+def run_notebooks(
+    profile: str = "quick",
+    only: Iterable[int] | None = None,
+    repeats: int = 1,
+    fresh: bool = False,
+    overrides: dict[str, Any] | None = None,
+    deadline_s: float | None = None,
+    cell_timeout_s: int | None = None,
+    on_progress: Callable[[Task, dict[str, Any]], None] | None = None,
+) -> list[Status]:
+    """Execute the notebooks whose numbers are in `only` (None: all), in order, and return how each ended.
+
+    One that ended well is not executed again until something that it depends on changes, or a row of its group lacks a valid
+    result; `fresh` executes all, and trains each row once more. A notebook that fails does not stop the others. `deadline_s`
+    (default: ten minutes, and twice what the rows of its group may take) ends a notebook with all its processes;
+    `cell_timeout_s` ends it if a cell takes longer. `on_progress(task, event)` hears {"cell", "cells", "seconds", "row"} every
+    second, and {"status", "reason", "kept"} at the end.
+
+    Raises SpecError before any process starts. KeyboardInterrupt and SIGTERM end all processes, and pass on as KeyboardInterrupt.
+    """
+    tasks = get_ready(profile, only, repeats, time.time() if fresh else False, overrides or {}, deadline_s)
+    statuses: list[Status | Future[Status]] = []
+    folder = tasks[0].folder
+    with (
+        claimed(folder), sigterm_interrupts(), ThreadPoolExecutor(1) as publisher, Children(str(params.ROOT), folder) as children
+    ):  # fmt: skip
+        for task in tasks:
+            if task.notebook.number == EVERYTHING:
+                wait_for(statuses)
+            status = None if fresh else still_valid(task)
+            if status is None:
+                status = execute(task, cell_timeout_s, children, task is tasks[-1], on_progress)
+                # The page is made while the next notebook begins, which leaves a core idle.
+                statuses.append(publisher.submit(finish, task, status))
+            else:
+                statuses.append(status)
+            if on_progress:
+                on_progress(task, {"status": status.status, "reason": status.reason, "kept": status.kept})
+        return wait_for(statuses)
+
+
+def get_ready(
+    profile: str,
+    only: Iterable[int] | None,
+    repeats: int,
+    fresh: bool | float,
+    overrides: dict[str, Any],
+    deadline_s: float | None,
+) -> list[Task]:
+    """All that is asked for, checked as far as can be without executing it."""
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
+        raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
+    if deadline_s is not None and not 0 < deadline_s < 10**7:
+        raise SpecError(f"deadline={deadline_s:g}: must be a number of seconds above 0")
+    plan("all", profile, overrides)
+    folder = runs_folder().absolute() / label_of(profile, overrides) / "notebooks"
+    given = {"profile": profile, "repeats": repeats, "fresh": fresh, "overrides": overrides}
+    row_s = {**params.profile(profile).fields, **overrides}.get("deadline_s", FIELDS["deadline_s"].default)
+    tasks = []
+    for notebook in discover(only):
+        rows = plan(list(notebook.group.rows), profile, overrides) if notebook.group else []
+        longest_s = deadline_s or 600 + 2 * row_s * repeats * max(1, len(rows))
+        tasks.append(Task(notebook, parameters_of(notebook, **given), rows, repeats, longest_s, folder))
+    return tasks
+
+
+def still_valid(task: Task) -> Status | None:
+    """The status that an earlier call left, if nothing has to be done again."""
+    kept = read_json(task.path("status.json"))
+    if not kept or kept["status"] != "ok" or not task.path("ipynb").exists() or not task.path("html").exists():
+        return None
+    if kept["inputs"] != task.inputs() or not all(has_results(row, task) for row in task.rows if row.spec):
+        return None
+    return Status(**kept, kept=True)
+
+
+def has_results(row: Planned, task: Task) -> bool:
+    """Would `labkit.run` train nothing of this row?"""
+    assert row.spec is not None
+    about = conditions(row.spec)
+    folder = task.folder.parent / row.name
+    found = [read_json(folder / str(repeat) / "result.json") for repeat in range(1, task.repeats + 1)]
+    return all(result and all(result.get(key) == about[key] for key in about) for result in found)
+
+
+def execute(task: Task, cell_timeout_s: int | None, children: Children, last: bool, on_progress: Callable | None) -> Status:
+    """Run a notebook in a child process. Unless it is the `last`, the next child starts after the rows of its group have run: the
+    cells that show them leave a core idle."""
+    status = Status(task.notebook.name, "running", started_at=time.time())
+    for ending in FILES:
+        task.path(ending).unlink(missing_ok=True)
+    task.write(status)
+    job = {
+        "notebook": str(task.notebook.path.absolute()),
+        "output": str(task.path("ipynb")),
+        "parameters": task.parameters,
+        "cell_timeout_s": cell_timeout_s,
+        "cwd": str(params.ROOT),
+    }
+    cells = cells_of(task.notebook.path)
+    trains = [at for at, cell in enumerate(cells, 1) if cell["cell_type"] == "code" and "lesson.run()" in "".join(cell["source"])]
+    next_from = trains[0] + 2 if trains and not last else math.inf  # the cell after it; papermill adds one, with the parameters
+
+    def notify(cell: int, seconds: float) -> None:
+        if on_progress:
+            row = row_in_training(task.parameters["profile"], status.started_at)
+            on_progress(task, {"cell": cell, "cells": len(cells) + 1, "seconds": seconds, "row": row})
+
+    try:
+        status.status, status.reason = children.run(job, task.path("log"), task.deadline_s, lend(), notify, next_from)
+    except BaseException as error:
+        status.status, status.reason = "interrupted", f"{type(error).__name__} in the batch"
+        raise
+    finally:
+        status.seconds = time.time() - status.started_at
+        task.write(status)
+    if status.status == "interrupted":  # somebody ends our processes: start no others
+        raise KeyboardInterrupt(f"{status.notebook}: {status.reason}")
+    return status
+
+
+def row_in_training(profile: str, since: float) -> str | None:
+    """The row whose run began last. An attempt is there as long as the run is under way."""
+    newest, name = since, None
+    for path in runs_folder().glob(f"{profile}*/*/*/attempt.json"):  # extra rows of a notebook may lie under other labels
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime >= newest:
+                newest, name = path.stat().st_mtime, path.parent.parent.name
+    return name
+
+
+def finish(task: Task, status: Status) -> Status:
+    """Make the page, and note what the notebook depends on. It runs in a thread of its own."""
+    if task.path("log").exists() and not task.path("log").stat().st_size:
+        task.path("log").unlink()
+    try:
+        if task.path("ipynb").exists():
+            with quiet(task.folder / ".quiet", alone=False):
+                publish(task.path("ipynb"), status.status, status.reason)
+    except Exception as error:  # whatever nbconvert or the disk cannot do: the other notebooks go on
+        before = "" if status.status == "ok" else f"{status.status}: {status.reason}; then "
+        status.status, status.reason = "failed", f"{before}no HTML: {type(error).__name__}: {error}"
+    status.inputs = task.inputs()
+    task.write(status)
+    return status
+
+
+def wait_for(statuses: list[Status | Future[Status]]) -> list[Status]:
+    return [status.result() if isinstance(status, Future) else status for status in statuses]
+
+
+def read_statuses(label: str) -> list[Status]:
+    """How each notebook ended that was executed for a profile's folder, by number. One that says it is running while no batch
+    is, or that says nothing, was interrupted."""
+    folder = runs_folder() / label / "notebooks"
+    found = []
+    for name in sorted({path.name.partition(".")[0] for path in folder.glob("[0-9]*.*")}):
+        status = Status(**(read_json(folder / f"{name}.status.json") or {"notebook": name, "status": "running"}))
+        if status.status == "running" and not held(folder):
+            status.status, status.reason = "interrupted", "the batch ended before the notebook did"
+        found.append(status)
+    return found
+
+
+def results_since(began: float) -> list[dict[str, Any]]:
+    """All results of runs that began after a time, whatever their profile."""
+    paths = [path for path in runs_folder().glob("*/*/*/result.json") if path.stat().st_mtime >= began]
+    return [result for path in paths if (result := read_json(path)) and result["started_at"] >= began]

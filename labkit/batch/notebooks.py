@@ -1,0 +1,165 @@
+"""The notebooks as files: which there are, which parameters each is given, what it depends on, and its HTML.
+
+They lie in notebooks/, or in the folder that LABKIT_NOTEBOOKS names. A notebook is found by its name, `NN_words.ipynb`, and
+never listed; if a group has the number NN, params/NN_words.yaml holds its parameters, under the same name.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import html
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.rows import params
+from labkit.rows.spec import SpecError, nearest
+from labkit.runs.folders import write_whole
+
+EVERYTHING = 99  # the notebook that reads the results of all others
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook, and the group whose number it has."""
+
+    path: Path
+    number: int
+    group: params.Group | None
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+def notebooks_folder() -> Path:
+    return Path(os.environ.get("LABKIT_NOTEBOOKS", params.ROOT / "notebooks"))
+
+
+def discover(only: Iterable[int] | None = None) -> list[Notebook]:
+    """All notebooks by number, or those whose numbers are in `only`. Raises SpecError for a number that no notebook has."""
+    found: dict[int, Notebook] = {}
+    groups = {group.number: group for group in params.groups()}
+    for path in sorted(notebooks_folder().glob("*.ipynb")):
+        if not re.fullmatch(r"\d\d_\w+", path.stem):  # a student's Untitled.ipynb, or a copy
+            continue
+        number = int(path.stem[:2])
+        group = groups.get(number)
+        if group and group.file.stem != path.stem:
+            raise SpecError(
+                f"{path}: number {number} belongs to {group.file.name}; name it {group.file.stem}.ipynb or renumber it"
+            )
+        if number in found:
+            raise SpecError(f"{path}: number {number} is taken by {found[number].path.name}; give it another, or move it away")
+        found[number] = Notebook(path, number, group)
+    if not found:
+        raise SpecError(f"{notebooks_folder()}: holds no notebook (NN_words.ipynb); LABKIT_NOTEBOOKS names another folder")
+    for number in only or ():
+        if number not in found:
+            raise SpecError(f"notebook {number}: there is none of that number; known: {', '.join(map(str, found))}")
+    return [found[number] for number in (found if only is None else sorted(set(only)))]
+
+
+def cells_of(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook, read without Jupyter's libraries. Raises SpecError."""
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SpecError(f"{path}: cannot be read as a notebook ({type(error).__name__}: {error})") from None
+
+
+def settable(path: Path) -> set[str]:
+    """The names that a notebook's cell tagged `parameters` sets, each at the beginning of a line: papermill, which reads line by
+    line, warns of others. Raises SpecError if the cell is missing, doubled or broken."""
+    tagged = [cell for cell in cells_of(path) if "parameters" in cell["metadata"].get("tags", [])]
+    if len(tagged) != 1 or tagged[0]["cell_type"] != "code":
+        raise SpecError(f"{path}: {len(tagged)} cells are tagged 'parameters'; tag one, the first code cell")
+    try:
+        body = ast.parse("".join(tagged[0]["source"])).body
+    except SyntaxError as error:
+        raise SpecError(f"{path}: its parameters cell, line {error.lineno}: {error.msg}") from None
+    first = [line.targets[0] for line in body if isinstance(line, ast.Assign) and line.col_offset == 0]
+    return {target.id for target in first if isinstance(target, ast.Name)}
+
+
+def parameters_of(notebook: Notebook, **given: Any) -> dict[str, Any]:
+    """The group's params file as `papermill -f` reads it, and what the caller gives to every notebook. Raises SpecError for a
+    parameter that the notebook does not set itself: papermill would pass it on with a warning, and nothing would use it."""
+    values = (params.read_yaml(notebook.group.file) if notebook.group else {}) | given
+    known = settable(notebook.path)
+    for key in values:
+        if key not in known:
+            raise SpecError(f"{notebook.path}: its parameters cell does not set '{key}'; add a line for it{nearest(key, known)}")
+    return values
+
+
+def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Path, rows: Iterable[str]) -> str:
+    """A digest of all that the executed notebook depends on: itself, its parameters, labkit and params/, versions, and the
+    results of its rows (of all rows, for the last notebook). `fresh` decides what is trained, and is seen in the results. Probes
+    are left out: a later notebook may be the first to probe a row that is this one's, too."""
+    from labkit.system.machine import versions
+
+    digest = hashlib.sha256(notebook.path.read_bytes())
+    told = {key: value for key, value in parameters.items() if key != "fresh"}
+    digest.update(json.dumps([told, versions(), jupyter_versions()], sort_keys=True).encode())
+    package = [path for path in Path(__file__).parents[1].rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    for path in sorted([*package, *params.PARAMS.rglob("*.yaml"), *params.PARAMS.rglob("*.csv")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    folders = ["*"] if notebook.number == EVERYTHING else sorted(rows)
+    for path in sorted(path for row in folders for path in profile_folder.glob(f"{row}/*/result.json")):
+        digest.update(str(path.relative_to(profile_folder)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def jupyter_versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("ipykernel", "papermill", "nbconvert", "matplotlib", "pandas")}
+
+
+def import_jsonschema() -> None:
+    """Import what all of Jupyter imports, without the checker of international addresses: building its grammar takes three
+    seconds in each process, and no notebook has a field that would be checked by it."""
+    if "jsonschema" not in sys.modules:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+        importlib.import_module("jsonschema")
+        del sys.modules["rfc3987_syntax"]
+
+
+def publish(executed: Path, status: str, reason: str) -> None:
+    """Put the truth into an executed notebook, and write it beside itself as HTML that needs no network."""
+    import_jsonschema()
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    if status != "ok":
+        tell(notebook, status, reason)
+    write_whole(executed, nbformat.writes(notebook).encode())
+    exporter = HTMLExporter(template_name="lab", embed_images=True)
+    for name in exporter.trait_names():
+        if name.endswith("_url"):  # where the page would fetch MathJax, RequireJS, Mermaid and widgets from
+            setattr(exporter, name, "")
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
+    write_whole(executed.with_suffix(".html"), page.encode())
+
+
+def tell(notebook: Any, status: str, reason: str) -> None:
+    """Say at the top of a notebook that it did not end well. papermill calls it completed after a time-out, a dead kernel or an
+    interrupt, with every cell that never ran."""
+    import nbformat
+
+    for cell in notebook.cells:
+        if not cell.metadata.get("papermill", {}).get("start_time"):
+            cell.metadata.setdefault("papermill", {})["status"] = "pending"
+    notebook.metadata.setdefault("papermill", {})["exception"] = True
+    words = f"**This notebook did not end well: {status}.** {html.escape(reason)}"
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(words, id="labkit-status"))

@@ -1,0 +1,151 @@
+"""Raw files of the data sets: found or fetched, always verified, and written whole or not at all. Imports no numpy."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import secrets
+import shutil
+import sys
+import time
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from labkit.rows.spec import SpecError
+
+TIMEOUT_S = 30.0  # longest silence of a server
+MAX_BYTES = 200 * 2**20  # more than the largest file here: an endless download or a gzip bomb stops at it
+STALE_S = 24 * 3600.0  # a half-written leftover this old belongs to no living process
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+URLS = {
+    "fashion_mnist": "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "cifar10": "https://www.cs.toronto.edu/~kriz/",
+    "cifar100": "https://www.cs.toronto.edu/~kriz/",
+}
+# SHA-256 of a .tar.gz as it is, of any other .gz *unpacked*: Debian stamps its own time into the gzip headers and
+# drops the names, so its files differ from the published ones though the images do not. Shown once for all four:
+# with the published header put back (name, a time on 31 August 2017) Debian's files have the MD5 that torchvision
+# pins. digits.csv is the same in scikit-learn 1.2 to 1.9. CIFAR's are what Keras pins; no archive was here to read.
+FILES = {
+    "digits": {"digits.csv.gz": "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"},
+    "fashion_mnist": {
+        "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+    "cifar10": {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
+    "cifar100": {"cifar-100-python.tar.gz": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"},
+    "synthetic": {},
+}
+
+
+class DatasetError(SpecError):
+    """Images that cannot be had. The message names the data set, the file or folder, and the remedy."""
+
+
+def remedy(name: str, cache: Path) -> str:
+    if name == "digits":
+        return "install it with `pip install scikit-learn`, or use another data set, such as dataset=fashion_mnist"
+    debian = ", or on Debian `apt-get install dataset-fashion-mnist`" if name == "fashion_mnist" else ""
+    return f"put {', '.join(FILES[name])} into {cache / name}{debian}, or use dataset=digits"
+
+
+def find(name: str, file: str, cache: Path) -> Path | None:
+    """The first place that has the file. scikit-learn is located, not imported: that would take a second."""
+    places = [cache / name]
+    if name == "digits":
+        package = importlib.util.find_spec("sklearn")
+        places += [Path(p, "datasets", "data") for p in (package and package.submodule_search_locations) or ()]
+    elif name == "fashion_mnist":
+        places += [cache / "FashionMNIST" / "raw", DEBIAN_FOLDER]  # torchvision's layout with root=cache
+    else:
+        places += [cache]  # torchvision's layout with root=cache
+    return next((place / file for place in places if os.path.isfile(place / file)), None)
+
+
+def contents(name: str, file: str, cache: Path) -> bytes:
+    path, cure = find(name, file, cache), remedy(name, cache)
+    if path:
+        return _verified(name, file, path, str(path), f"delete or replace this file, or {cure}")
+    if name not in URLS:
+        raise DatasetError(f"dataset={name}: {file} is part of scikit-learn, which is not installed; {cure}")
+    url = URLS[name] + file
+    with writing(cache / name) as temporary:
+        with open(temporary / file, "xb") as out:
+            for piece in _pieces(name, url, cure):
+                out.write(piece)
+            to_disk(out)
+        data = _verified(name, file, temporary / file, url, cure)
+        os.replace(temporary / file, cache / name / file)
+    return data
+
+
+def _verified(name: str, file: str, path: Path, called: str, remedy: str) -> bytes:
+    """The bytes of a .tar.gz, the unpacked bytes of any other .gz. Raises DatasetError unless they are as pinned."""
+    expected = FILES[name][file]
+    try:
+        data = path.read_bytes()
+        if not file.endswith(".tar.gz"):
+            data = zlib.decompressobj(wbits=31).decompress(data, MAX_BYTES)  # of a truncated file: what there is
+        found = f"has SHA-256 {hashlib.sha256(data).hexdigest()}"
+    except (OSError, zlib.error) as error:
+        data, found = b"", f"cannot be read ({error})"
+    if found != f"has SHA-256 {expected}":
+        raise DatasetError(f"dataset={name}: {called} {found}, expected {expected}; truncated or changed: {remedy}")
+    return data
+
+
+class _OnlyHttps(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if not newurl.lower().startswith("https://"):
+            raise OSError(f"redirected to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open_url(url: str) -> Any:
+    return urllib.request.build_opener(_OnlyHttps).open(url, timeout=TIMEOUT_S)
+
+
+def _pieces(name: str, url: str, remedy: str) -> Iterator[bytes]:
+    print(f"labkit: fetching {url}", file=sys.stderr)
+    size = 0
+    try:
+        with _open_url(url) as reply:
+            while piece := reply.read(2**20):
+                size += len(piece)
+                if size > MAX_BYTES:
+                    raise OSError(f"longer than {MAX_BYTES} bytes")
+                yield piece
+    except (OSError, HTTPException) as error:
+        raise DatasetError(f"dataset={name}: {url} could not be fetched ({error}); {remedy}") from error
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, to fill and then rename from; what is left of it goes. OSError becomes DatasetError."""
+    temporary = folder / f".part-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        temporary.mkdir(parents=True)
+        for old in folder.glob(".part-*"):
+            with suppress(FileNotFoundError):  # renamed just now by a living process
+                if time.time() - os.path.getmtime(old) > STALE_S:
+                    shutil.rmtree(old, ignore_errors=True)
+        yield temporary
+    except OSError as error:
+        remedy = "free some space, or set LABKIT_DATA to a folder that can be written"
+        raise DatasetError(f"{folder}: cannot be written ({error}); {remedy}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def to_disk(out: BinaryIO) -> None:
+    """Without it a power cut could leave a final name on an empty file."""
+    out.flush()
+    os.fsync(out.fileno())

@@ -1,0 +1,24 @@
+"""The lab's terms in English and Chinese, from params/glossary.yaml."""
+
+from __future__ import annotations
+
+import functools
+
+from labkit.notebook.cells import Grid
+from labkit.rows.params import PARAMS, read_yaml
+from labkit.rows.spec import SpecError, nearest
+
+
+@functools.cache
+def terms() -> dict[str, tuple[str, str]]:
+    """English term -> (Chinese term, one sentence)."""
+    return {term: (words[0], words[1]) for term, words in read_yaml(PARAMS / "glossary.yaml").items()}
+
+
+def glossary(*asked: str) -> Grid:
+    """The named terms, or all. Raises SpecError for one that is not in the glossary."""
+    for term in asked:
+        if term not in terms():
+            raise SpecError(f"glossary: '{term}' is not in params/glossary.yaml{nearest(term, terms())}")
+    lines = [{"term": term, "zh": terms()[term][0], "means": terms()[term][1]} for term in asked or terms()]
+    return Grid(lines, {"term": "term", "zh": "中文", "means": "meaning"})

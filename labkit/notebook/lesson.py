@@ -1,0 +1,202 @@
+"""One group's notebook: the question, the guess, the run, and what to read in it. The notebook explains; this calls.
+
+Everything is checked when a Lesson is made, before any process starts. Nothing here trains: `labkit.run` does, the same
+function that the command line and the tests call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from labkit.notebook.cells import Grid, Html, Picture, Text, interactive
+from labkit.notebook.ran import Ran, kept
+from labkit.rows import params
+from labkit.rows.spec import SpecError, nearest
+from labkit.runs import train as runs
+
+WHICH = {"fastest": ("images_per_s", False), "least_memory": ("max_mem_mb", True), "most_accurate": ("best_acc_pct", False)}
+QUESTIONS = {
+    "fastest": "Which row trains most images per second?",
+    "factor": "How many times as fast is it as the slowest?",
+    "least_memory": "Which needs least memory on a rank?",
+    "most_accurate": "Which ends most accurate?",
+}
+PUBLISHED_KEY = {"images_per_s": "avg_throughput_img_s", "max_mem_mb": "max_gpu_mem_mb", "best_acc_pct": "best_acc_pct"}
+
+
+class Lesson:
+    """A group of rows at a profile. `rows`: other rows than the group file's; `overrides`: Spec fields on top of the profile.
+
+    `fresh`: True trains again what has a result; a time (Unix seconds) only what is older than it.
+    """
+
+    def __init__(
+        self,
+        group: int = 1,
+        profile: str = "quick",
+        repeats: int = 1,
+        fresh: bool | float = False,
+        overrides: dict[str, Any] | None = None,
+        rows: Any = (),
+        claim: str = "",
+    ):
+        found = params.group(group)
+        self.group = dataclasses.replace(found, rows=tuple(rows) or found.rows, claim=claim.strip() or found.claim)
+        self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
+        runs.get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
+        self.planned = runs.plan(list(self.group.rows), profile, self.overrides)
+        self.guess, self.guessed_by = as_published(self.group, self.planned), "default: as published"
+        self.ran: Ran | None = None
+
+    # -- before -----------------------------------------------------------------------------------------------------
+    def question(self) -> Html:
+        """The claim, the published rows that raise it, and what becomes of each of them on this machine."""
+        there = {row["experiment"]: row for row in params.published()}
+        here = {row.name: row.reason or "runs here" for row in self.planned}
+        here |= {name: f"runs here on gloo, as {row.name}" for row in self.planned for name in row.stands_for}
+        lines = [{"name": name, "here": here.get(name, ""), **there.get(name, {})} for name in self.group.rows]
+        headings = {"name": "published row", "avg_throughput_img_s": "images/s", "best_acc_pct": "accuracy (%)"}
+        headings |= {"max_gpu_mem_mb": "memory (MB)", "total_time_s": "time (s)", "here": "on this machine"}
+        grid = Grid(
+            lines,
+            headings,
+            "A dash: not in the published table." if len(lines) > sum(n in there for n in self.group.rows) else "",
+        )
+        claim = f"{self.group.title_en} · {self.group.title_zh}"
+        return Html(f"<p><b>{claim}</b><br>{self.group.claim}</p>{grid.html()}", f"{claim}\n{self.group.claim}\n\n{grid}")
+
+    def predict(self, fastest: str = "", factor: float = 0.0, least_memory: str = "", most_accurate: str = "") -> Any:
+        """Commit a guess before the run: rows by name, the factor as a number. What is left out is guessed as published.
+
+        In JupyterLab a card asks for it; elsewhere the arguments count. Raises SpecError for a row that does not run here.
+        """
+        asked = {"fastest": fastest, "factor": factor, "least_memory": least_memory, "most_accurate": most_accurate}
+        for key, value in asked.items():
+            if value:
+                self.commit(key, value)
+        if interactive():
+            from labkit.notebook.widgets import prediction_card
+
+            return prediction_card(self)
+        return self.guess_table()
+
+    def choices(self) -> list[str]:
+        return [row.name for row in self.planned if row.spec]
+
+    def commit(self, key: str, value: Any) -> None:
+        """Set one guess, as `predict` and the card do."""
+        if key in WHICH:
+            value = Ran(self.planned, [], {}).name_here(value)
+            if value not in self.choices():
+                raise SpecError(f"{key}={value!r}: no row of this lesson that runs here{nearest(value, self.choices())}")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1:
+            raise SpecError(f"{key}={value!r}: must be a number of at least 1: the fastest row over the slowest")
+        self.guess[key], self.guessed_by = value, "yours"
+
+    def guess_table(self) -> Grid:
+        lines = [{"question": QUESTIONS[key], "guess": self.guess[key]} for key in QUESTIONS]
+        return Grid(lines, {"question": "before the run", "guess": f"guess ({self.guessed_by})"})
+
+    # -- run --------------------------------------------------------------------------------------------------------
+    def run(self, rows: Any = None, **overrides: Any) -> Ran:
+        """Train this lesson's rows, or others at the same profile, with a live view. What already has a result is not trained again.
+
+        `overrides` come on top of the lesson's. A row that fails is a line with its reason; an interrupt ends all processes.
+        """
+        from labkit.notebook.live import Live
+
+        asked, changed = list(rows or self.group.rows), {**self.overrides, **overrides}
+        before = kept(asked, self.profile, changed)
+        expected = {name: line["total_time_s"] for name, line in before.lines.items() if line["total_time_s"]}
+        live = Live(self.group.title_en if rows is None else "More rows", before.planned, self.repeats, expected)
+        word = "stopped by an error"
+        try:
+            runs.train_rows(asked, self.profile, self.repeats, self.fresh, changed, live)
+            word = ""
+        except KeyboardInterrupt:
+            word = "interrupted; finished runs are kept"
+            raise
+        finally:
+            ran = kept(asked, self.profile, changed, self.repeats)
+            live.end(list(ran.lines.values()), ran.results, word)
+        if rows is None and not overrides:
+            self.ran = ran
+        return ran
+
+    def trace(self, row: str, exchange: bool = True, steps: int = 3, **overrides: Any) -> Any:
+        """Where the steps of a row spend their time, and what each rank holds: `labkit.probes.trace.trace` at this lesson's profile.
+
+        None if this machine cannot run the row.
+        """
+        from labkit.probes.trace import trace
+
+        planned = runs.plan([row], self.profile, {**self.overrides, **overrides})
+        runnable = [one for one in planned if one.spec]
+        if not runnable:
+            return None
+        changed = {**self.overrides, **overrides}
+        return trace(runnable[0].name, self.profile, overrides=changed, steps=steps, exchange=exchange, fresh=self.fresh is True)
+
+    # -- after ------------------------------------------------------------------------------------------------------
+    def done(self) -> Ran:
+        if self.ran is None:
+            raise SpecError("this lesson has not run yet: call lesson.run() first")
+        return self.ran
+
+    def outcome(self) -> Grid:
+        """The guess beside what was measured."""
+        ran, lines = self.done(), []
+        for key, (measured, least) in WHICH.items():
+            best = ran.best(measured, least)
+            if best is None:
+                continue
+            same = best == self.guess[key] or ran.order(measured, best, self.guess[key]) == 0
+            word = "right" if best == self.guess[key] else "indistinguishable" if same else "no"
+            lines.append({"question": QUESTIONS[key], "guess": self.guess[key], "measured": best, "verdict": word})
+        fast, slow = ran.best("images_per_s"), ran.best("images_per_s", least=True)
+        factor = ran.ratio("images_per_s", fast, slow) if fast and slow else None
+        if factor:
+            off = max(factor / self.guess["factor"], self.guess["factor"] / factor)
+            word = "right within a tenth" if off < 1.1 else f"off by a factor of {off:.2f}"
+            lines.append(
+                {"question": QUESTIONS["factor"], "guess": float(self.guess["factor"]), "measured": factor, "verdict": word}
+            )
+        return Grid(
+            lines, {"question": "question", "guess": f"guess ({self.guessed_by})", "measured": "measured here", "verdict": ""}
+        )
+
+    def table(self) -> Grid:
+        return self.done().table()
+
+    def beside(self) -> Grid:
+        return self.done().beside(self.group)
+
+    def figure(self) -> Picture | Text:
+        """The group's figure, as in plots/: throughput, published ratios, accuracy, memory, where the time went."""
+        from labkit.plots.groups import group_figure
+
+        figure = group_figure(self.group, self.done().results)
+        return (
+            Picture(figure, f"Group {self.group.number}: {self.group.title_en}")
+            if figure
+            else Text("*No row of this group ran here.*")
+        )
+
+
+def as_published(group: params.Group, planned: list[runs.Planned]) -> dict[str, Any]:
+    """The guess of somebody who believes the published table: its best rows, under the names that run here."""
+    there = {row["experiment"]: row for row in params.published()}
+    instead = {other: row.name for row in planned for other in row.stands_for}
+    names = {name: instead.get(name, name) for name in group.rows}
+    runnable = {row.name for row in planned if row.spec}
+    known = [name for name, here in names.items() if name in there and here in runnable]
+    if not known:  # nothing published runs here: the first row, and no difference
+        first = next(iter(runnable), "")
+        return dict.fromkeys(WHICH, first) | {"factor": 1.0}
+    guess: dict[str, Any] = {}
+    for key, (measured, least) in WHICH.items():
+        best = (min if least else max)(known, key=lambda name: there[name][PUBLISHED_KEY[measured]])
+        guess[key] = names[best]
+    rates = [there[name]["avg_throughput_img_s"] for name in known]
+    return guess | {"factor": round(max(rates) / min(rates), 2)}

@@ -1,0 +1,165 @@
+"""Cards to press buttons on, for JupyterLab: choose rows, commit a guess, compare results. Each has a static twin.
+
+A widget's callbacks run on another thread than the cells: nothing here uses pyplot or `display`, and a run that a button
+starts is shown in a widget of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from labkit.notebook.cells import Grid, Picture, interactive
+from labkit.rows import params
+
+MEASURES = {
+    "images_per_s": "images/s",
+    "best_acc_pct": "best accuracy (%)",
+    "max_mem_mb": "peak memory (MB)",
+    "total_time_s": "total time (s)",
+}
+HERE = {"name": "row", "groups": "groups", "here": "on this machine", "cost": "cost"}
+
+
+def rows_table(profile: str = "quick", names: Any = None) -> Grid:
+    """Every row (or those of `names`): its groups, what becomes of it here, and what it took last time."""
+    from labkit.results import table as results
+
+    frame = results.table(profile, list(names) if names else "all")
+    lines = []
+    for line in frame.to_dict("records"):
+        line["groups"] = ", ".join(str(g.number) for g in params.groups() if {line["name"], *line["stands_for"]} & set(g.rows))
+        has = line["total_time_s"] == line["total_time_s"] and line["total_time_s"] is not None
+        line["cost"] = (
+            f"{line['total_time_s']:.0f} s last time"
+            if has
+            else "–"
+            if line["status"] == "needs"
+            else "not known: never run here"
+        )
+        words = {"ok": "has a result", "not run": "runs here", "needs": line["reason"]}
+        line["here"] = words.get(line["status"], f"runs here; last time {line['status']}: {line['reason']}")
+        if line["stands_for"]:
+            line["here"] += f"; on gloo also for {', '.join(line['stands_for'])}"
+        lines.append(line)
+    return Grid(lines, HERE)
+
+
+def explorer(profile: str = "quick") -> Any:
+    """Choose rows and a profile, see what they cost, run them. Headless: the table alone."""
+    if not interactive():
+        return rows_table(profile)
+    import ipywidgets as w
+
+    profiles = w.Dropdown(options=params.profile_names(), value=profile, description="profile")
+    rows = w.SelectMultiple(options=params.all_names(), rows=10, description="rows", layout=w.Layout(width="640px"))
+    run = w.Button(description="Run the chosen rows", button_style="primary", layout={"width": "auto"})
+    stop = w.Button(description="Stop", disabled=True)
+    about, table, live = w.HTML(), w.HTML(), w.HTML()
+    stopping = threading.Event()
+
+    def look(_change: Any = None) -> None:
+        about.value = params.profile(profiles.value).about
+        table.value = rows_table(profiles.value, rows.value).html()
+
+    def work() -> None:
+        from labkit.notebook.live import Live
+        from labkit.runs import train as runs
+
+        chosen = list(rows.value)
+        view = Live("Row explorer", runs.plan(chosen, profiles.value), show=lambda what: setattr(live, "value", what.html))
+
+        def on_progress(*what: Any) -> None:
+            if stopping.is_set():
+                raise KeyboardInterrupt
+            view(*what)
+
+        try:
+            runs.run(chosen, profiles.value, on_progress=on_progress)
+            live.value += "<p>done</p>"
+        except KeyboardInterrupt:
+            live.value += "<p>stopped; finished runs are kept</p>"
+        except Exception as error:
+            live.value += Grid([{"error": f"{type(error).__name__}: {error}"}], {"error": "did not run"}).html()
+        finally:
+            run.disabled, stop.disabled = False, True
+            look()
+
+    def start(_button: Any) -> None:
+        if rows.value:
+            stopping.clear()
+            run.disabled, stop.disabled = True, False
+            threading.Thread(target=work, name="row explorer").start()
+
+    run.on_click(start)
+    stop.on_click(lambda _button: stopping.set())
+    profiles.observe(look, "value")
+    rows.observe(look, "value")
+    look()
+    return w.VBox([w.HBox([profiles, about]), rows, w.HBox([run, stop]), live, table])
+
+
+def prediction_card(lesson: Any) -> Any:
+    """The lesson's questions as a card; `lesson.predict` shows it, and `lesson.outcome` holds the guess against the run."""
+    import ipywidgets as w
+
+    from labkit.notebook.lesson import QUESTIONS, WHICH
+
+    wide, style = w.Layout(width="760px"), {"description_width": "300px"}
+    fields: dict[str, Any] = {}
+    for key, question in QUESTIONS.items():
+        if key in WHICH:
+            fields[key] = w.Dropdown(
+                options=lesson.choices(), value=lesson.guess[key], description=question, layout=wide, style=style
+            )
+        else:
+            fields[key] = w.BoundedFloatText(
+                value=lesson.guess[key], min=1, max=1000, step=0.1, description=question, layout=wide, style=style
+            )
+    commit, said = (
+        w.Button(description="Commit my guess", button_style="primary"),
+        w.HTML("<i>Not committed yet; filled in as published.</i>"),
+    )
+
+    def committed(_button: Any) -> None:
+        for key, one in fields.items():
+            lesson.commit(key, one.value)
+            one.disabled = True
+        commit.disabled, said.value = True, "<b>Committed.</b> Now run, and see."
+
+    commit.on_click(committed)
+    return w.VBox([*fields.values(), w.HBox([commit, said])])
+
+
+def comparison(label: str = "quick", x: str = "max_mem_mb", y: str = "images_per_s") -> Any:
+    """Every result of a profile, any two figures against each other. Headless: one picture."""
+    from labkit.plots.lessons import comparison_figure
+    from labkit.results.table import read_results
+
+    def picture(names: Any, across: str, up: str) -> Picture:
+        found = {name: [r for r in runs if r["status"] == "ok"] for name, runs in read_results(label).items() if name in names}
+        return Picture(
+            comparison_figure({name: runs for name, runs in found.items() if runs}, across, up),
+            f"{MEASURES[up]} over {MEASURES[across]}",
+        )
+
+    everything = sorted(read_results(label))
+    if not interactive():
+        return picture(everything, x, y)
+    import ipywidgets as w
+
+    options = [(title, key) for key, title in MEASURES.items()]
+    across, up = (
+        w.Dropdown(options=options, value=x, description="across"),
+        w.Dropdown(options=options, value=y, description="up"),
+    )
+    rows = w.SelectMultiple(options=everything, value=everything, rows=8, description="rows", layout=w.Layout(width="640px"))
+    image = w.Image(format="png", layout=w.Layout(max_width="900px"))
+
+    def draw(_change: Any = None) -> None:
+        image.value = picture(rows.value, across.value, up.value)._repr_mimebundle_()[0]["image/png"]
+
+    for one in (across, up, rows):
+        one.observe(draw, "value")
+    draw()
+    return w.VBox([w.HBox([across, up]), rows, image])

@@ -1,0 +1,151 @@
+"""Figures that a notebook asks for: accuracy, a ladder of factors, staleness, any figure against any other. No pyplot."""
+
+from __future__ import annotations
+
+import statistics
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from labkit.plots.groups import HALO, curve, epochs, lines
+from labkit.plots.style import (
+    PEAK,
+    STRATEGIES,
+    Results,
+    apart,
+    good,
+    legend,
+    log_ticks,
+    look,
+    middle,
+    name_points,
+    styled,
+    two_lines,
+    where,
+)
+from labkit.results.verdict import FIGURES, Row, order, short_name
+from labkit.rows.spec import SpecError, nearest
+
+MEASURES = {
+    "images_per_s": "training throughput of all ranks together (images/s)",
+    "best_acc_pct": "best test accuracy (%)",
+    "max_mem_mb": "peak memory of one rank (MB)",
+    "total_time_s": "total time from launch to finish (s)",
+    "startup_s": "time from launch to the first step (s)",
+    "train_s": "time spent training (s)",
+    "eval_s": "time spent evaluating (s)",
+    "data_wait_s": "time in which a training rank waited for data (s)",
+}
+
+
+@styled
+def accuracy_figure(results: Results) -> Figure:
+    """Test accuracy of every row over epochs (what a step teaches) and over time (what it costs)."""
+    rows = good(results)
+    looks = apart(rows)
+    figure = Figure(figsize=(13, 3.6 + 0.2 * max(len(rows) - 3, 0)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    lines(left, rows, looks, epochs, named=True)
+    lines(right, rows, looks, curve, named=False)
+    left.set(xlabel="epoch", ylabel="test accuracy (%)")
+    left.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    right.set(xlabel="time since launch (s)", xlim=(0, None))
+    figure.suptitle(f"Test accuracy, and the best of each row\n{where(rows, 'medians')}", x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+@styled
+def factor_ladder(results: Results) -> Figure:
+    """Images/s of one row after the other, in the order given, each as a factor to the one before."""
+    rows = {name: repeats for name, repeats in good(results).items() if middle(repeats, "images_per_s") > 0}
+    names, looks = list(rows), apart(rows)
+    figure = Figure(figsize=(max(7.5, 1.5 + 2.3 * len(rows)), 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    rates = [middle(rows[name], "images_per_s") for name in names]
+    top = max((result["images_per_s"] for repeats in rows.values() for result in repeats), default=1.0)
+    for x, (name, rate) in enumerate(zip(names, rates, strict=True)):
+        values = [result["images_per_s"] for result in rows[name]]
+        axes.bar(x, rate, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", width=0.56)
+        if len(values) > 1:
+            ends = [[rate - min(values)], [max(values) - rate]]
+            axes.errorbar(x, rate, yerr=ends, color="black", capsize=4, linewidth=1.3, path_effects=HALO)
+        axes.annotate(f"{rate:,.0f}", (x, max(values)), (0, 4), textcoords="offset points", ha="center", fontsize=11)
+        if x:
+            axes.annotate(
+                "", (x - 0.12, 1.19 * top), (x - 0.88, 1.19 * top), arrowprops={"arrowstyle": "-|>", "color": "#555555"}
+            )
+            axes.text(x - 0.5, 1.21 * top, factor(rows, names[x - 1], name), ha="center", va="bottom", fontsize=12, weight="bold")
+    labels = [two_lines(short_name(name), 16).replace("+", "\n+").replace("\n\n", "\n") for name in names]
+    axes.set_xticks(range(len(names)), labels, fontsize=11)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 1.45 * top)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylabel("images/s of all ranks together")
+    whole = f"; from first to last ×{rates[-1] / rates[0]:.2f}" if len(rates) > 2 else ""
+    axes.set_title(f"Throughput, each as a factor to the one before{whole}\n{where(rows, 'medians')}", fontsize=12)
+    return figure
+
+
+def factor(rows: Results, one: str, other: str) -> str:
+    before, after = (Row(name, good=rows[name]) for name in (one, other))
+    speed, images = FIGURES[0], min(before.test_images, after.test_images)
+    same = order(speed, after.values(speed.key), before.values(speed.key), images) == 0
+    ratio = statistics.median(after.values(speed.key)) / statistics.median(before.values(speed.key))
+    return f"×{ratio:.2f}" + ("\nindistinguishable" if same else "")
+
+
+@styled
+def staleness_figure(late: dict[str, dict[int, int]]) -> Figure:
+    """For each label a histogram: how many updates late its gradients were applied. {label: {updates: gradients}}."""
+    figure = Figure(figsize=(12, 1.4 + 1.7 * len(late)), layout="constrained")
+    panels = figure.subplots(len(late), 1, sharex=True, squeeze=False)[:, 0]
+    most = max((updates for one in late.values() for updates in one), default=0)
+    for axes, (name, one) in zip(panels, late.items(), strict=True):
+        gradients = sum(one.values())
+        for updates, n in sorted(one.items()):
+            axes.bar(updates, n / gradients, color=STRATEGIES["parameter_server"][0], edgecolor="black", width=0.7)
+            share = f"{100 * n / gradients:.1f} %" if n < gradients else "all"
+            axes.annotate(share, (updates, n / gradients), (0, 3), textcoords="offset points", ha="center", fontsize=11)
+        mean = sum(updates * n for updates, n in one.items()) / gradients
+        axes.set_title(f"{short_name(name)}: {gradients:,} gradients, {mean:.2f} updates late on average", fontsize=12)
+        axes.set_ylim(0, 1.2)
+        axes.set_yticks([0, 0.5, 1])
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels[-1].set_xlabel("staleness: updates between reading the weights and applying the gradient computed on them")
+    panels[-1].set_xlim(-0.6, max(most, 1) + 0.6)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.supylabel("share of gradients", fontsize=11)
+    return figure
+
+
+@styled
+def comparison_figure(results: Results, x: str, y: str) -> Figure:
+    """Any two measured figures against each other, every row a named point. Raises SpecError for one that is not measured."""
+    for key in (x, y):
+        if key not in MEASURES:
+            raise SpecError(f"{key!r}: no figure of a result{nearest(key, MEASURES)}")
+    rows = good(results)
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    axes = figure.add_subplot()
+    points = {}
+    for name, repeats in rows.items():
+        colour, marker = look(repeats)
+        points[short_name(name)] = spot = middle(repeats, x), middle(repeats, y)
+        axes.plot(*spot, color=colour, marker=marker, markersize=11, markeredgecolor="white", linestyle="", zorder=3)
+    devices = " / ".join(PEAK[one] for one in sorted({r["spec"]["device"] for repeats in rows.values() for r in repeats}))
+    for i, (key, axis) in enumerate(((x, axes.xaxis), (y, axes.yaxis))):
+        values = [spot[i] for spot in points.values()]
+        wide = min(values, default=0) > 0 and max(values) > 8 * min(values)
+        axis.set_label_text(MEASURES[key] + (f"; {devices}" if key == "max_mem_mb" else "") + (", log scale" if wide else ""))
+        if wide:
+            (axes.set_xscale, axes.set_yscale)[i]("log")
+            log_ticks(axis, values)
+        else:
+            axis.set_major_formatter("{x:,.6g}")
+    axes.margins(0.1)
+    axes.grid(color="#eeeeee")
+    if rows:
+        axes.set_title(where(rows, "medians"), fontsize=12)
+        legend(figure, rows, loc="outside lower center", ncols=7, columnspacing=1.2, handletextpad=0.2)
+    name_points(figure, axes, points)
+    return figure

@@ -1,0 +1,172 @@
+"""Pictures of result folders: throughput, accuracy over time, memory against throughput. Figures only, no pyplot state.
+
+Every function takes what `results.read_results` returns, {row name: [results]}, and shows the rows that ended well.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from labkit.plots.groups import curve, group_figure
+from labkit.plots.style import (
+    DASHES,
+    MARKERS,
+    PEAK,
+    Results,
+    good,
+    in_order,
+    legend,
+    lighter,
+    log_ticks,
+    look,
+    middle,
+    name_points,
+    strategy,
+    styled,
+    where,
+)
+from labkit.results.verdict import short_name
+from labkit.rows import params
+from labkit.runs.folders import write_whole
+
+PAGE, TITLE, LINE, FEW, MANY = 13.2, 0.65, 2.75, 4.35, 13.2  # inches: width of the accuracy plot, height of its title and of
+# each line of panels, width of a panel with few rows (named above it) and with many (named to its right)
+
+
+@styled
+def throughput(results: Results) -> Figure:
+    """Images per second of every row, fastest on top."""
+    rows = good(results)
+    names = sorted(rows, key=lambda name: (middle(rows[name], "images_per_s"), name))
+    figure = Figure(figsize=(12, 1.8 + 0.3 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for y, name in enumerate(names):
+        rates = [result["images_per_s"] for result in rows[name]]
+        rate = statistics.median(rates)
+        axes.barh(y, rate, color=look(rows[name])[0], height=0.72)
+        if len(rates) > 1:
+            ends = [[rate - min(rates)], [max(rates) - rate]]
+            axes.errorbar(rate, y, xerr=ends, color="black", capsize=3, linewidth=1.2, path_effects=halo)
+        told = f"{rate:,.0f}" if rate else "too few steps to time"
+        axes.annotate(told, (max(rates), y), (6, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set_yticks(range(len(names)), names, fontsize=10)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.margins(x=0.08)
+    axes.set_xlim(left=0)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("training throughput of all ranks together (images/s)")
+    axes.set_title(f"Training throughput\n{where(rows, 'median, least and most')}", fontsize=12)
+    legend(figure, rows, marker="s", loc="outside lower center", ncols=7, columnspacing=1.2, handletextpad=0.2)
+    return figure
+
+
+@styled
+def accuracy(results: Results) -> Figure:
+    """Test accuracy over the time since launch: a panel for each strategy, with the other strategies in grey behind."""
+    rows = good(results)
+    curves = {name: curve(repeats) for name, repeats in rows.items()}
+    panels = {one: [name for name in rows if strategy(rows[name]) == one] for one in in_order(map(strategy, rows.values()))}
+    spots = places([FEW if len(names) <= 3 else MANY for names in panels.values()])
+    height = TITLE + LINE * (1 + max((line for line, _ in spots), default=0))
+    figure = Figure(figsize=(PAGE, height))
+    for (panel, names), (line, left) in zip(panels.items(), spots, strict=True):
+        bottom = height - TITLE - (line + 1) * LINE + 0.6
+        wide, high = (FEW - 0.85, LINE - 1.45) if len(names) <= 3 else (MANY - 5.6, LINE - 0.95)
+        axes = figure.add_axes(((left + 0.7) / PAGE, bottom / height, wide / PAGE, high / height), xscale="log", ylim=(0, 102))
+        for x, y in curves.values():
+            axes.plot(x, y, color="#e2e2e2", linewidth=1, zorder=1)
+        for i, name in enumerate(sorted(names, key=lambda name: (-max(curves[name][1]), name))):
+            x, y = curves[name]
+            colour = lighter(look(rows[name])[0], 0.4 * (i % 2))
+            (drawn,) = axes.plot(x, y, DASHES[i % len(DASHES)], color=colour, linewidth=1.7)
+            drawn.set(marker=MARKERS[i % len(MARKERS)], markersize=5, markevery=-(-len(x) // 12))
+            drawn.set_label(f"{middle(rows[name], 'best_acc_pct'):.1f} %  {short_name(name)}".replace("+", "\n+"))
+        spot: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.0)}
+        if len(names) > 3:
+            spot = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        spot |= {"title": panel.replace("_", " "), "title_fontproperties": {"weight": "bold", "size": 12.5}, "alignment": "left"}
+        axes.legend(frameon=False, fontsize=11, handlelength=3, **spot).get_title().set_color(look(rows[names[0]])[0])
+        axes.grid(color="#eeeeee")
+        log_ticks(axes.xaxis, [seconds for x, _ in curves.values() for seconds in x])
+        axes.set_xlabel("time since launch (s, log scale)")
+        axes.set_ylabel("test accuracy (%)")
+    title_text = f"Test accuracy over time, and the best of each row; grey: the other strategies\n{where(rows, 'medians')}"
+    figure.text(0.15 / PAGE, 1 - 0.12 / height, title_text, va="top", fontsize=12)
+    return figure
+
+
+def places(widths: list[float]) -> list[tuple[int, float]]:
+    """(line, left edge) of panels that are set one after the other, as words are in a text."""
+    spots, line, left = [], 0, 0.0
+    for width in widths:
+        if left + width > PAGE:
+            line, left = line + 1, 0.0
+        spots.append((line, left))
+        left += width
+    return spots
+
+
+@styled
+def memory(results: Results) -> Figure:
+    """Peak memory against throughput, every row a named point: right is faster, down needs less."""
+    rows = {name: repeats for name, repeats in good(results).items() if middle(repeats, "images_per_s") > 0}
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    axes = figure.add_subplot(yscale="log")
+    points = {}
+    for name, repeats in rows.items():
+        colour, marker = look(repeats)
+        x, y = middle(repeats, "images_per_s"), max(middle(repeats, "max_mem_mb"), 1.0)
+        axes.plot(x, y, color=colour, marker=marker, markersize=11, markeredgecolor="white", linestyle="", zorder=3)
+        points[short_name(name)] = (x, y)
+    devices = sorted({result["spec"]["device"] for repeats in rows.values() for result in repeats})
+    axes.set_ylabel(f"peak memory of one rank (MB, log scale; {' / '.join(PEAK[device] for device in devices)})")
+    axes.set_xlabel("training throughput of all ranks together (images/s)")
+    axes.margins(0.1)
+    axes.set_xlim(left=0)
+    axes.grid(color="#eeeeee")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    log_ticks(axes.yaxis, [y for _, y in points.values()])
+    if rows:
+        axes.set_title(f"Memory against throughput (right: faster, down: less memory)\n{where(rows, 'medians')}", fontsize=12)
+        legend(figure, rows, loc="outside lower center", ncols=7, columnspacing=1.2, handletextpad=0.2)
+    name_points(figure, axes, points)
+    return figure
+
+
+PLOTS = {"throughput": throughput, "accuracy_over_time": accuracy, "memory_and_throughput": memory}
+
+
+def save_plots(results: Results, folder: Path) -> list[Path]:
+    """Draw the overviews and then a figure for each group of which a row ran, as PNG and SVG into `folder`; return the files.
+
+    None if no row ended well. Same results, same bytes.
+    """
+    if not good(results):
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [path for name, draw in PLOTS.items() for path in save(draw(results), folder / name)]
+    for group in params.groups():
+        figure = group_figure(group, results)
+        if figure is not None:
+            written += save(figure, folder / f"group_{group.number:02}")
+    return written
+
+
+@styled
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as <stem>.png and <stem>.svg, without date and software, which would differ from one call to the next."""
+    written = []
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+        written.append(stem.with_name(f"{stem.name}.{kind}"))
+        write_whole(written[-1], content.getvalue())
+    return written

@@ -1,0 +1,127 @@
+"""Figures of traces: who did what when in a step, where its time goes, and what each rank keeps. No pyplot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from labkit.plots.style import WORK, styled
+from labkit.probes.trace import Trace
+from labkit.results.verdict import short_name
+
+PARTS = {"data_s": "data", "forward_s": "forward", "backward_s": "backward", "update_s": "update", "exchange_s": "exchange"}
+WORDS = {"data": "waiting for images", "exchange": "exchange, waiting and the rest"}
+HELD = {  # colour, hatch
+    "parameters": ("#1f5fa8", ""),
+    "gradients": ("#5fb3e6", "//"),
+    "optimizer": ("#a9d3a1", "xx"),
+    "activations": ("#f0a34a", ".."),
+}
+
+
+@styled
+def timeline(trace: Trace, step: int = 0) -> Figure:
+    """One recorded step: a lane for each rank (and replica), time to the right. A pipeline's micro-batches are numbered."""
+    begin = min(rank["steps"][step][0] for rank in trace.ranks)
+    end = max(rank["steps"][step][1] for rank in trace.ranks)
+    several = any(event[3] > 0 for events in trace.step(step).values() for event in events)
+    lanes = [(rank, lane) for rank, events in trace.step(step).items() for lane in sorted({event[1] for event in events} or {0})]
+    figure = Figure(figsize=(12, 1.7 + 0.62 * len(lanes)), layout="constrained")
+    axes = figure.add_subplot()
+    for y, (rank, lane) in enumerate(reversed(lanes)):
+        start, finish = ((t - begin) * 1e3 for t in trace.ranks[rank]["steps"][step])
+        axes.barh(y, finish - start, left=start, height=0.62, color="white", edgecolor="#bbbbbb", linewidth=0.8)
+        for kind, _, _, _, a, b in [event for event in trace.step(step)[rank] if event[1] == lane]:
+            colour, hatch = WORK[kind]
+            left, width = (a - begin) * 1e3, (b - a) * 1e3
+            axes.barh(y, width, left=left, height=0.62, color=colour, hatch=hatch, edgecolor="white", linewidth=0.3)
+        for (kind, micro), (a, b) in micro_batches(trace.step(step)[rank]).items() if several else ():
+            colour, ground = ("black", WORK[kind][0]) if kind == "forward" else ("white", WORK[kind][0])
+            middle, box = ((a + b) / 2 - begin) * 1e3, {"facecolor": ground, "edgecolor": "none", "pad": 1}
+            axes.text(middle, y, str(micro + 1), ha="center", va="center", fontsize=11, color=colour, bbox=box)
+    axes.set_yticks(range(len(lanes)), [name_of(trace, rank, lane, lanes) for rank, lane in reversed(lanes)], fontsize=11)
+    axes.set_xlim(0, (end - begin) * 1e3)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("time since the step began (ms)")
+    silent = "" if trace.exchange else ", without any exchange"
+    axes.set_title(
+        f"One step of {short_name(trace.spec.name)}{silent}" + (" (numbers: micro-batches)" if several else ""), fontsize=12
+    )
+    legend(figure, ("data", "forward", "backward", "update"), blank=True)
+    return figure
+
+
+def micro_batches(events: list[list[Any]]) -> dict[tuple[str, int], tuple[float, float]]:
+    """From when to when a stage computed (forward or backward, micro-batch)."""
+    spans: dict[tuple[str, int], tuple[float, float]] = {}
+    for kind, _, _, micro, start, end in events:
+        if kind in ("forward", "backward"):
+            a, b = spans.get((kind, micro), (start, end))
+            spans[kind, micro] = min(a, start), max(b, end)
+    return spans
+
+
+def name_of(trace: Trace, rank: int, lane: int, lanes: list[tuple[int, int]]) -> str:
+    if trace.spec.strategy == "parameter_server" and rank == trace.spec.world_size:
+        return "server"
+    return f"replica {lane}" if sum(one == rank for one, _ in lanes) > 1 else f"rank {rank}"
+
+
+@styled
+def split_figure(traces: dict[str, Trace]) -> Figure:
+    """Where the time of a step goes: for every trace its slowest training rank, as stacked bars in milliseconds."""
+    figure = Figure(figsize=(12, 1.9 + 0.62 * len(traces)), layout="constrained")
+    axes = figure.add_subplot()
+    for y, trace in enumerate(reversed(traces.values())):
+        trained = [line for line in trace.split() if line["rank"] < trace.spec.world_size]
+        slowest, left = max(trained, key=lambda line: line["step_s"]), 0.0
+        for key, kind in PARTS.items():
+            width = slowest[key] * 1e3
+            colour, hatch = WORK[kind]
+            axes.barh(y, width, left=left, height=0.62, color=colour, hatch=hatch, edgecolor="white")
+            left += width
+        axes.annotate(
+            f"{left:,.{0 if left >= 100 else 1}f} ms", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11
+        )
+    axes.set_yticks(range(len(traces)), list(reversed(traces)), fontsize=11)
+    axes.set_ylim(-0.6, len(traces) - 0.4)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("the median step of the slowest rank (ms)")
+    legend(figure, PARTS.values())
+    return figure
+
+
+@styled
+def holds_figure(traces: dict[str, Trace]) -> Figure:
+    """What each rank keeps, in MiB: between steps parameters, gradients, optimizer state; at its peak the activations."""
+    bars = [(label, trace, rank) for label, trace in traces.items() for rank in trace.ranks]
+    figure = Figure(figsize=(12, 1.9 + 0.45 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    for y, (_, _, rank) in enumerate(reversed(bars)):
+        left = 0.0
+        for what, (colour, hatch) in HELD.items():
+            width = rank["holds"][what] / 2**20
+            axes.barh(y, width, left=left, height=0.7, color=colour, hatch=hatch, edgecolor="white")
+            left += width
+        axes.annotate(f"{left:.1f} MiB", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11)
+    names = [f"{label}, {name_of(trace, rank['rank'], 0, [])}" for label, trace, rank in bars]
+    axes.set_yticks(range(len(bars)), names[::-1], fontsize=11)
+    axes.set_ylim(-0.6, len(bars) - 0.4)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("tensors that a rank holds (MiB; activations at their peak)")
+    handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=what) for what, (colour, hatch) in HELD.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=11)
+    return figure
+
+
+def legend(figure: Figure, kinds, blank: bool = False) -> None:
+    handles = [Patch(facecolor=WORK[k][0], hatch=WORK[k][1], edgecolor="white", label=WORDS.get(k, k)) for k in kinds]
+    if blank:
+        handles.append(Patch(facecolor="white", edgecolor="#bbbbbb", label=WORDS["exchange"]))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=11)

@@ -1,0 +1,194 @@
+"""What the engine costs and saves, measured against the floor: `labkit bench`.
+
+Timings on a shared machine drift, so every comparison runs its sides in turn, several times over, and compares the
+medians of the ratios within a turn. Nothing here is a test; the figures go into runs/bench/.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from labkit.processes import fork_server, launch
+from labkit.rows.spec import Spec, SpecError, nearest
+from labkit.runs import folders
+from labkit.runs import train as runs
+from labkit.system.machine import fit, this_machine
+
+DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
+FASHION = {
+    "dataset": "fashion_mnist",
+    "image_size": 28,
+    "width": 16,
+    "epochs": 2,
+    "train_samples": 8192,
+    "test_samples": 2000,
+    "lr": 0.1,
+    "device": "cpu",
+}
+
+
+def measured(name: str, **fields: Any) -> dict[str, Any]:
+    """One fresh run of a row; raises if it gave no result."""
+    spec = fit(Spec.parse(name, **fields), this_machine())
+    outcome = runs.run_once(spec, "bench", fresh=True)
+    if outcome["status"] != "ok":
+        raise RuntimeError(f"{name}: {outcome['status']}: {outcome['reason']}")
+    return outcome
+
+
+def in_turns(sides: dict[str, Callable[[], dict[str, float]]], turns: int) -> Iterator[dict[str, dict[str, float]]]:
+    """Each side once per turn, in an order that changes from turn to turn."""
+    names = list(sides)
+    for turn in range(turns):
+        yield {name: sides[name]() for name in names[turn % len(names) :] + names[: turn % len(names)]}
+
+
+def ratios(turns: list[dict[str, dict[str, float]]], over: str, under: str, key: str) -> dict[str, float]:
+    values = [turn[over][key] / turn[under][key] for turn in turns]
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "turns": len(values)}
+
+
+def medians(turns: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    return {side: {key: statistics.median(turn[side][key] for turn in turns) for key in turns[0][side]} for side in turns[0]}
+
+
+def tutorial(turns: int) -> dict[str, Any]:
+    """Training throughput beside DDP as the tutorials write it; Fashion-MNIST 8,192, width 16, 2 ranks x 128, one thread each."""
+
+    def plain(workers: int) -> dict[str, float]:
+        command = [sys.executable, "-m", "labkit.probes.plain_ddp", "--workers", str(workers)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def ours(name: str) -> dict[str, float]:
+        outcome = measured(name, **FASHION, threads_per_rank=1)
+        return {"images_per_s": outcome["images_per_s"], "accuracy_pct": outcome["epochs"][-1]["test_acc_pct"]}
+
+    done = list(
+        in_turns(
+            {
+                "plain, loader in the process": lambda: plain(0),
+                "plain, two loader processes": lambda: plain(2),
+                "labkit, cache false": lambda: ours(DDP),
+                "labkit, cache true": lambda: ours(DDP.replace("cacheFalse", "cacheTrue")),
+            },
+            turns,
+        )
+    )
+    middle = medians(done)
+    best = max((side for side in middle if side.startswith("plain")), key=lambda side: middle[side]["images_per_s"])
+    return {
+        "medians": middle,
+        "cache false / better plain (wanted: 1.15)": ratios(done, "labkit, cache false", best, "images_per_s"),
+        "cache true / better plain (wanted: 1.5)": ratios(done, "labkit, cache true", best, "images_per_s"),
+    }
+
+
+def two_ranks(turns: int) -> dict[str, Any]:
+    """DDP on two ranks with one thread each beside one process with two threads, on the same global batch of 256."""
+    single = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
+
+    def rate(name: str, threads: int) -> dict[str, float]:
+        return {"images_per_s": measured(name, **FASHION, threads_per_rank=threads)["images_per_s"]}
+
+    sides = {
+        "ddp 2 x 1 thread": lambda: rate(DDP.replace("cacheFalse", "cacheTrue"), 1),
+        "single, 2 threads": lambda: rate(single, 2),
+    }
+    done = list(in_turns(sides, turns))
+    return {
+        "medians": medians(done),
+        "ddp / single (wanted: 0.95)": ratios(done, "ddp 2 x 1 thread", "single, 2 threads", "images_per_s"),
+    }
+
+
+def startup(turns: int) -> dict[str, Any]:
+    """Seconds from the call to the first step of a second run, and what a fresh Python per rank would take to import torch."""
+    small = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 64}
+    names = [
+        DDP,
+        "single_gpu_resnet18_bs256_cacheTrue_ampFalse",
+        "ps_mode_resnet18_bs128_workers2",
+        "fsdp_full_resnet18_bs128x2_ampFalse",
+    ]
+    measured(DDP, **small)
+    figures: dict[str, Any] = {}
+    for name in names:
+        seconds = [measured(name, **small)["startup_s"] for _ in range(turns)]
+        figures[f"{name} (wanted: 0.5 s)"] = {
+            "median": statistics.median(seconds),
+            "min": min(seconds),
+            "max": max(seconds),
+            "turns": turns,
+        }
+    began = time.perf_counter()
+    both = [subprocess.Popen([sys.executable, "-c", "import labkit.engine.worker"]) for _ in range(2)]
+    for process in both:
+        process.wait()
+    figures["two fresh Pythons importing the worker"] = {"median": time.perf_counter() - began, "turns": 1}
+    return figures
+
+
+def floors(turns: int) -> dict[str, Any]:
+    """The limits below a step: compute alone, a memory copy, and bytes over the wire for ResNet-18's gradients (gloo, two ranks)."""
+    folder = folders.runs_folder() / "bench/floors"
+    ranks = launch.launch(launch.Job("labkit.probes.bench:wire", 2, folder, {"turns": turns}, threads=1))
+    return {"two local ranks, one thread each": ranks[0]}
+
+
+def wire(*, rank: int, progress: Any, turns: int) -> dict[str, float]:
+    """On each of two ranks: seconds for a copy and for an all-reduce of 44.7 MB (11.2 million float32), medians."""
+    progress.at("all-reduce")
+    source = torch.ones(11_173_962)
+    into = torch.empty_like(source)
+
+    def seconds(operation: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(max(5, turns)):
+            dist.barrier()
+            began = time.perf_counter()
+            operation()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    copy_s, reduce_s = seconds(lambda: into.copy_(source)), seconds(lambda: dist.all_reduce(source))
+    small = torch.ones(1)
+    return {
+        "copy_gb_per_s": source.nbytes / copy_s / 1e9,
+        "all_reduce_ms": reduce_s * 1e3,
+        "all_reduce_gb_per_s": source.nbytes / reduce_s / 1e9,
+        "latency_us": seconds(lambda: dist.all_reduce(small)) * 1e6,
+    }
+
+
+BENCHES = {function.__name__: function for function in (tutorial, two_ranks, startup, floors)}
+
+
+def main(names: list[str], pairs: int = 5) -> Path:
+    """Run the named benchmarks (all, if none is named), print each figure, and keep them in runs/bench/."""
+    import rich
+
+    for name in names:
+        if name not in BENCHES:
+            raise SpecError(f"benchmark '{name}'{nearest(name, BENCHES)}")
+    fork_server.warm(wait=True)
+    figures: dict[str, Any] = {"machine": this_machine().to_dict(), "commit": folders.commit(), "code": folders.code_digest()}
+    for name in names or BENCHES:
+        rich.print(f"[bold]{name}[/]: {BENCHES[name].__doc__}")
+        figures[name] = BENCHES[name](pairs)
+        rich.print_json(data=figures[name])
+    path = folders.runs_folder() / "bench" / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.write_json(path, figures)
+    rich.print(f"kept in {path}")
+    return path

@@ -1,0 +1,162 @@
+"""A probe: what a message costs. An all-reduce over sizes, by the backend and by our own ring, beside a plain memory copy.
+
+Small messages cost latency, large ones bytes: time = latency + bytes / bandwidth (the model of Hockney, 1994), read off at the two ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from labkit.rows.spec import SpecError
+from labkit.system.machine import this_machine, versions
+
+SIZES = tuple(2**k for k in range(10, 27, 2))  # 1 KiB to 64 MiB
+LARGE = 2**24  # bytes; from here on at most three turns: one of 64 MiB takes 80 ms between two CPU ranks
+WAYS = {"all_reduce": "all-reduce ({backend})", "ring": "our own ring all-reduce", "copy": "memory copy in one rank"}
+
+
+def wire(
+    ranks: int = 2, sizes: tuple[int, ...] = SIZES, turns: int = 7, backend: str = "gloo", fresh: bool = False
+) -> list[dict[str, Any]]:
+    """A line per way and size: way, backend, ranks, bytes, median_s, min_s, max_s, over `turns` (at most three from LARGE bytes
+    on). Kept in runs/probes/wire/.
+
+    Raises SpecError for a backend that this machine cannot run, RunFailed if a rank fails.
+    """
+    from labkit.processes.launch import Job, launch
+    from labkit.runs.folders import claimed, code_digest, commit, quiet, read_json, runs_folder, write_json
+
+    if backend not in ("gloo", "nccl"):
+        raise SpecError(f"backend={backend!r}: there are gloo and nccl")
+    if not 2 <= ranks <= 64:
+        raise SpecError(f"ranks={ranks!r}: a message needs at least 2, and at most 64")
+    if backend == "nccl" and len(this_machine().cuda) < ranks:
+        raise SpecError(
+            f"backend=nccl: needs {ranks} CUDA devices, this machine has {len(this_machine().cuda)}; use backend=gloo"
+        )
+    folder = runs_folder() / "probes/wire" / f"{backend}-{ranks}-{turns}-{max(sizes)}"
+    about = {"machine": this_machine().to_dict(), "versions": versions(), "code": code_digest(), "sizes": list(sizes)}
+    about |= {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
+    kept = read_json(folder / "wire.json")
+    if fresh or not kept or any(kept.get(key) != about[key] for key in about):
+        with claimed(folder), quiet():
+            group = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
+            threads = max(1, this_machine().cores // ranks)
+            job = Job(
+                "labkit.probes.wire:wire_rank",
+                ranks,
+                folder,
+                {"sizes": list(sizes), "turns": turns, "backend": backend},
+                group,
+                threads,
+            )
+            kept = about | {"commit": commit(), "measured_at": time.time(), "lines": launch(job)[0]}
+            write_json(folder / "wire.json", kept)
+    return kept["lines"]
+
+
+def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend: str) -> list[dict[str, Any]]:
+    """One rank of the benchmark. A turn's time is that of the rank that takes longest."""
+    import torch
+    import torch.distributed as dist
+
+    from labkit.engine.measure import synchronise
+    from labkit.strategy import ring_all_reduce
+
+    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    lines = []
+    for size in sizes:
+        progress.at(f"{size} bytes")
+        message = torch.zeros(max(1, size // 4), device=device)
+        into = torch.empty_like(message)
+        ways: dict[str, Callable[[], Any]] = {
+            "all_reduce": partial(dist.all_reduce, message),
+            "ring": partial(ring_all_reduce, message),
+            "copy": partial(into.copy_, message),
+        }
+        for way, operation in ways.items():
+            seconds = []
+            for _ in range(1 + (turns if size < LARGE else min(turns, 3))):  # the first is to warm up
+                dist.barrier()
+                if way == "copy" and rank:  # the memory is rank 0's alone
+                    continue
+                began = time.perf_counter()
+                operation()
+                synchronise(device)
+                took = torch.tensor([time.perf_counter() - began], dtype=torch.float64)
+                if way != "copy":
+                    dist.all_reduce(took, op=dist.ReduceOp.MAX)
+                seconds.append(float(took))
+            if way == "copy" and rank:
+                continue
+            timed = seconds[1:]
+            lines.append({"way": way, "backend": backend, "ranks": dist.get_world_size(), "bytes": message.nbytes})
+            lines[-1] |= {"median_s": statistics.median(timed), "min_s": min(timed), "max_s": max(timed)}
+    return lines
+
+
+def fit(lines: list[dict[str, Any]]) -> tuple[float, float]:
+    """(latency in seconds, bandwidth in bytes per second) of one way: the least time of the smallest message, and the slope
+    between the two largest."""
+    small, *_, before, largest = sorted(lines, key=lambda line: line["bytes"])
+    rise = largest["median_s"] - before["median_s"]
+    return small["min_s"], (largest["bytes"] - before["bytes"]) / rise if rise > 0 else float("inf")
+
+
+def wire_figure(lines: list[dict[str, Any]]) -> Any:
+    """Time over size, both logarithmic, a line per way named at its end; latency and bandwidth in the name."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    from labkit.plots.style import styled
+
+    looks = {"all_reduce": ("#1f5fa8", "s", "-"), "ring": ("#2f8f5b", "v", "--"), "copy": ("#262626", "o", ":")}
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(12, 5.4), layout="constrained")
+        axes, ends = figure.add_subplot(xscale="log", yscale="log"), []
+        for way, words in WAYS.items():
+            mine = sorted((line for line in lines if line["way"] == way), key=lambda line: line["bytes"])
+            if not mine:
+                continue
+            colour, marker, dash = looks[way]
+            xs, ys = [line["bytes"] for line in mine], [line["median_s"] * 1e6 for line in mine]
+            spread = [
+                [y - line["min_s"] * 1e6 for y, line in zip(ys, mine, strict=True)],
+                [line["max_s"] * 1e6 - y for y, line in zip(ys, mine, strict=True)],
+            ]
+            axes.errorbar(
+                xs, ys, yerr=spread, color=colour, marker=marker, linestyle=dash, capsize=3, linewidth=1.8, markersize=7
+            )
+            latency, bandwidth = fit(mine)
+            told = f"{words.format(backend=mine[0]['backend'])}\n{latency * 1e6:,.0f} µs, then {bandwidth / 1e9:.2g} GB/s"
+            ends.append((ys[-1], xs[-1], told, colour))
+        axes.set_xlim(right=axes.get_xlim()[1] * 30)
+        axes.set_xticks([4**k * 2**10 for k in range(9)])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: size(x)))
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel("size of the message")
+        axes.minorticks_off()
+        axes.set_ylabel("time (µs; median, least and most)")
+        below = 0.0
+        for y, x, told, colour in sorted(ends):  # names of two lines, which may end close together, are kept apart
+            below = max(y, below * (axes.get_ylim()[1] / axes.get_ylim()[0]) ** 0.13)
+            line = {"arrowstyle": "-", "color": colour, "linewidth": 0.8} if below > y else None
+            axes.annotate(told, (x, y), (x * 1.5, below), va="center", fontsize=11, color=colour, arrowprops=line)
+        axes.grid(color="#eeeeee")
+        axes.set_title(f"What a message costs between {lines[0]['ranks']} ranks on this machine", fontsize=12)
+        return figure
+
+    return styled(draw)()
+
+
+def size(x: float) -> str:
+    return f"{x / 2**20:g} MiB" if x >= 2**20 else f"{x / 2**10:g} KiB" if x >= 2**10 else f"{x:g} B"

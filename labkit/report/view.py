@@ -1,0 +1,154 @@
+"""The report as plain data: everything that it tells, no word of how. The templates say it, in two languages and two formats.
+
+Figures are texts with the digits that are shown; None where there is none. Links are relative to the report's folder, by
+row name in `links`.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from labkit.results import groups as beside
+from labkit.results import provenance
+from labkit.results.ranks import agreement
+from labkit.results.table import TIMES, time_parts
+from labkit.results.verdict import Row
+from labkit.rows import params
+
+FIGURES = (("best_acc_pct", 2), ("images_per_s", 1), ("max_mem_mb", 0), ("total_time_s", 1))  # with digits, as published
+
+
+class Found:
+    """What one profile's folders hold. `runs`: the way from the report's folder to them."""
+
+    def __init__(self, profile: str, overrides: dict[str, Any], folder: Path):
+        from labkit.results.table import read_results
+        from labkit.runs.folders import label_of, runs_folder
+        from labkit.runs.train import plan
+
+        planned, self.label = plan("all", profile, overrides), label_of(profile, overrides)
+        self.profile, self.overrides, self.folder = params.profile(profile), overrides, folder
+        self.runs = Path(os.path.relpath(runs_folder().absolute() / self.label, folder))
+        found = read_results(self.label)
+        good = {name: [r for r in results if r["status"] == "ok"] for name, results in found.items()}
+        bad = {name: [r for r in results if r["status"] != "ok"] for name, results in found.items()}
+        self.rows = [
+            Row(p.name, p.reason, tuple(n for n in p.stands_for if not good.get(n)), good.get(p.name, []), bad.get(p.name, []))
+            for p in planned
+        ]
+        # Where NCCL ran, its Gloo stand-in is not missing.
+        spare = {p.name for p in planned if p.stands_for and all(map(good.get, p.stands_for))} - set(params.all_names())
+        self.rows = [row for row in self.rows if row.name in found or row.name not in spare]
+        self.others = sorted(found.keys() - {row.name for row in self.rows})
+        self.ran = sorted((row for row in self.rows if row.good), key=lambda row: (-(row.middle("images_per_s") or 0), row.name))
+        self.results = [result for row in self.ran for result in row.good]
+
+    def href(self, *parts: Any) -> str:
+        return quote(self.runs.joinpath(*map(str, parts)).as_posix(), safe="/+=.")
+
+
+def view(found: Found) -> dict[str, Any]:
+    profile, settings = found.profile, "".join(f" --set {key}={value}" for key, value in sorted(found.overrides.items()))
+    return {
+        "profile": profile.name,
+        "about": {"en": profile.about, "zh": profile.about_zh},
+        "changed": [f"{key}={value}" for key, value in sorted(found.overrides.items())],
+        "settings": settings,
+        "facts": provenance.facts(found.results) if found.ran else None,
+        "notes": provenance.notes(profile, found.overrides, found.results),
+        "devices": sorted({result["spec"]["device"] for result in found.results}),
+        "results": [line_of(row) for row in found.ran],
+        "others": found.others,
+        "groups": [beside.of_group(group, found.rows) for group in params.groups()],
+        "absent": absent(found, settings),
+        "agreement": agreement(found.rows) if found.ran else [],
+        "time": time(found) if found.ran else None,
+        "staleness": staleness(found),
+        "notebooks": notebooks(found),
+        "links": links(found),
+    }
+
+
+def links(found: Found) -> dict[str, str]:
+    """Where each row's results lie: the folder of its run, or of all its repeats."""
+    runs = {row.name: row.good or row.bad for row in found.rows if row.good or row.bad}
+    here = {name: found.href(name, *([results[0]["repeat"]] if len(results) == 1 else [])) for name, results in runs.items()}
+    return here | {name: found.href(name) for name in found.others}
+
+
+def line_of(row: Row) -> dict[str, Any]:
+    """A line of the table in the published form."""
+    figures = {key: with_spread(row, key, digits) for key, digits in FIGURES}
+    stands_for = bool(row.stands_for)
+    return {"name": row.name, "stands_for": stands_for, "model": row.spec.model, "batch_size": row.spec.batch_size, **figures}
+
+
+def with_spread(row: Row, key: str, digits: int) -> str | None:
+    """The median, and over several repeats their range if it shows: `4785.2 (4700.1–4801.0)`."""
+    values = row.values(key)
+    if not values:
+        return None
+    median, least, most = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return median if least == most else f"{median} ({least}–{most})"
+
+
+def absent(found: Found, settings: str) -> list[dict[str, Any]]:
+    """Runs that gave no result, with the reason that they left; and rows without a run, with what they need or how to run them."""
+    lines: list[dict[str, Any]] = []
+    for row in found.rows:
+        nothing: dict[str, Any] = {"name": row.name, "href": None, "repeat": None, "reason": None, "command": None}
+        for result in row.bad:
+            repeat = result["repeat"] if len(row.good) + len(row.bad) > 1 else None
+            told = {"href": found.href(row.name, result["repeat"]), "repeat": repeat, "reason": result["reason"]}
+            lines.append(nothing | told | {"status": result["status"]})
+        if row.good or row.bad:
+            continue
+        if row.reason:
+            lines.append(nothing | {"status": "needs", "reason": row.reason})
+        else:
+            command = f"labkit run {row.name} --profile {found.profile.name}{settings}"
+            lines.append(nothing | {"status": "not run", "command": command})
+    return lines
+
+
+def time(found: Found) -> dict[str, Any]:
+    lines = []
+    for row in found.ran:
+        each = [time_parts(result) for result in row.good]
+        medians = {key: f"{statistics.median(parts[key] for parts in each):.2f}" for key in TIMES}
+        waiting = statistics.median(parts["data_wait_s"] / parts["train_s"] for parts in each)
+        lines.append({"name": row.name, **medians, "waiting_pct": f"{100 * waiting:.0f}"})
+    sums = {key: sum(time_parts(result)[key] for result in found.results) for key in TIMES}
+    shares = {key: f"{100 * sums[key] / sums['total_time_s']:.0f}" for key in TIMES}
+    return {"rows": lines, "runs": len(found.results), "total_s": f"{sums['total_time_s']:.1f}", "shares_pct": shares}
+
+
+def staleness(found: Found) -> list[dict[str, Any]]:
+    """For each server row: how many gradients were applied how many updates late."""
+    lines = []
+    for row in found.ran:
+        late: Counter[int] = Counter()
+        for result in row.good:
+            late.update({int(updates): n for updates, n in result["strategy"].get("staleness", {}).items()})
+        if late:
+            lines.append({"name": row.name, "counts": [{"updates": updates, "n": n} for updates, n in sorted(late.items())]})
+    return lines
+
+
+def notebooks(found: Found) -> list[dict[str, Any]]:
+    """How the notebooks ended whose results these are, if a batch ran them; with links to what there is of them."""
+    from labkit.batch.batch import read_statuses
+
+    lines = []
+    for status in read_statuses(found.label):
+        names = {ending: f"{status.notebook}.{ending}" for ending in ("html", "ipynb", "log")}
+        there = {ending: name for ending, name in names.items() if (found.folder / found.runs / "notebooks" / name).exists()}
+        files = {ending: found.href("notebooks", name) for ending, name in there.items()}
+        told = {"name": status.notebook, "status": status.status, "reason": status.reason, "seconds": f"{status.seconds:.0f}"}
+        lines.append(told | {"files": files})
+    return lines

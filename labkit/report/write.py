@@ -1,0 +1,154 @@
+"""The report: result folders in, report.md, report.html and their plots out, in English and Chinese. Trains nothing.
+
+report_view.py     what it tells, as plain data: provenance.py where figures come from, beside.py and verdict.py beside the
+                   published report, report_ranks.py all rows together
+report_words.py    templates/words.*.yaml in Markdown or HTML
+report_say.py      the data in the words' places
+templates/         how Markdown and page are arranged
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from labkit.report.markdown import table
+from labkit.report.sentences import Say
+from labkit.report.view import Found, view
+from labkit.report.words import HTML, LANGUAGES, MARKDOWN, TEMPLATES, Style, Words
+from labkit.rows import params
+from labkit.rows.spec import SpecError, nearest
+from labkit.runs.folders import write_whole
+
+STYLES = (MARKDOWN, HTML)
+COLOURS = 128  # of an inlined picture
+SECTIONS = ("results", "groups", "plots", "beside", "absent", "agreement", "time", "meaning", "notebooks", "run", "again")
+
+
+def write_report(
+    profile: str = "quick",
+    overrides: dict[str, Any] | None = None,
+    path: Path | None = None,
+    languages: Iterable[str] = LANGUAGES,
+) -> list[Path]:
+    """Write report.md and report.html, in Chinese report.zh.md and report.zh.html, and plots/ beside them, from what lies in
+    the profile's result folders. Returns the files' paths, without the plots'.
+
+    The same folders give the same bytes. `path` is where report.md goes, or would go; by default the repository's root. Each
+    file is replaced whole or not at all. Raises SpecError for an unknown profile or language, or a bad override.
+    """
+    from labkit.plots.overviews import save_plots
+
+    path, languages = Path(path or params.ROOT / "report.md").absolute(), checked(languages)
+    found = Found(profile, overrides or {}, path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_plots({row.name: row.good for row in found.ran}, path.parent / "plots")
+    files = texts(Content(found, path), languages)
+    for file, text in files.items():
+        write_whole(file, text.encode())
+    return list(files)
+
+
+def checked(languages: Iterable[str]) -> tuple[str, ...]:
+    for language in (asked := tuple(languages)):
+        if language not in LANGUAGES:
+            raise SpecError(f"language {language!r}: the report has none of it{nearest(language, LANGUAGES)}")
+    return asked
+
+
+def file_of(path: Path, language: str, style: Style) -> Path:
+    """report.md, report.html, report.zh.md, report.zh.html"""
+    return path.with_name(f"{path.stem}{'' if language == 'en' else f'.{language}'}.{style.name}")
+
+
+class Content:
+    """What all files of a report have in common: the view, and the plots that lie in plots/ beside them."""
+
+    def __init__(self, found: Found, path: Path):
+        self.found, self.path, self.view = found, path, view(found)
+        self.overviews, self.figures = pictures(self.view, path.parent / "plots")
+        stems = [*self.overviews, *self.figures.values()]
+        self.inlined = {stem: inlined(path.parent / "plots" / f"{stem}.png") for stem in stems}
+        there = {section: bool(self.view["results"]) for section in ("beside", "agreement", "time", "meaning", "run")}
+        there |= {"plots": bool(self.overviews), "notebooks": bool(self.view["notebooks"])}
+        self.sections = [section for section in SECTIONS if there.get(section, True)]
+
+
+def texts(content: Content, languages: tuple[str, ...]) -> dict[Path, str]:
+    """What belongs into each file."""
+    written: dict[Path, str] = {}
+    for language in languages:
+        for style in STYLES:
+            t = Words(language, style)
+            text = (
+                environment(style)
+                .get_template(f"report.{style.name}.j2")
+                .render(
+                    t=t,
+                    v=content.view,
+                    say=Say(content.view, t),
+                    language=language,
+                    navigation=navigation(content.path, languages, t),
+                    sections=content.sections,
+                    overviews=content.overviews,
+                    figures=content.figures,
+                    pictures=content.inlined,
+                )
+            )
+            written[file_of(content.path, language, style)] = re.sub(r"\n\s*\n+", "\n\n", text).strip() + "\n"
+    return written
+
+
+@functools.cache
+def environment(style: Style) -> Any:
+    """Jinja2 set up for a format: whatever a template writes is escaped, unless it is set already; a missing value is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    def set_in_markdown(value: Any) -> Any:
+        return value if isinstance(value, Markup) else Markup(style.escape(value))
+
+    how: dict[str, Any] = {"autoescape": True} if style is HTML else {"finalize": set_in_markdown}
+    made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **how)
+    made.globals["table"] = lambda *cells: Markup(table(*cells))
+    return made
+
+
+def navigation(path: Path, languages: tuple[str, ...], t: Words) -> Markup:
+    """The same report in the other languages, and in the other format."""
+    parts = []
+    for language in languages:
+        name = Words(language, t.style)("language")
+        href = file_of(path, language, t.style).name
+        parts.append(name if language == t.language else t.link(name, href))
+    other = MARKDOWN if t.style is HTML else HTML
+    parts.append(t.link(t(f"nav.{other.name}"), file_of(path, t.language, other).name))
+    return Markup(" · ".join(parts))
+
+
+def pictures(view: dict[str, Any], folder: Path) -> tuple[list[str], dict[int, str]]:
+    """The plots that show these results: the names of the overviews, and of each group's figure by the group's number."""
+    from labkit.plots.overviews import PLOTS
+
+    overviews = list(PLOTS) if view["results"] else []
+    groups = {group["number"]: f"group_{group['number']:02}" for group in view["groups"] if group["rows"]}
+    return (
+        [name for name in overviews if (folder / f"{name}.png").exists()],
+        {number: name for number, name in groups.items() if (folder / f"{name}.png").exists()},
+    )
+
+
+def inlined(picture: Path) -> str:
+    """A PNG as a data URI, with a palette: a third of the bytes."""
+    from PIL import Image
+
+    small = io.BytesIO()
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"

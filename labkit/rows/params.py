@@ -1,0 +1,158 @@
+"""Groups, profiles and the published table: the files in params/, read and checked. Imports no torch.
+
+A group file says what one notebook compares; a profile says how big everything is. Together they give the rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec, SpecError, check_value, nearest
+
+ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "params"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One comparison: its number and file, the claim it tests and its title in two languages, the names of its rows."""
+
+    number: int
+    file: Path
+    claim: str
+    claim_zh: str
+    title_en: str
+    title_zh: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How big the rows are trained: a name, a sentence (in Chinese, too, if the file has one), and values for scale fields of Spec."""
+
+    name: str
+    about: str
+    about_zh: str
+    fields: dict[str, Any]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises SpecError naming the file, and the line where it can."""
+    import yaml
+
+    try:
+        fastest = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), fastest)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is not UTF-8, or a date that is none
+        at = getattr(error, "problem_mark", None)
+        where = f"{path}, line {at.line + 1}, column {at.column + 1}" if at else str(path)
+        what = getattr(error, "problem", None) or str(error)
+        raise SpecError(f"{where}: not readable as YAML: {what}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: must hold `key: value` lines, not {type(content).__name__}")
+    return content
+
+
+def _check_keys(path: Path, content: dict[str, Any], types: dict[str, type]) -> None:
+    for key, value in content.items():
+        if key not in types:
+            raise SpecError(f"{path}: unknown key '{key}'{nearest(key, types)}")
+        if not isinstance(value, types[key]) or (types[key] is int and isinstance(value, bool)):
+            words = {int: "a whole number, without quotes", str: "a text", list: "a list, one `- name` a line"}
+            raise SpecError(f"{path}: {key}: {value!r} must be {words[types[key]]}, not {type(value).__name__}")
+    for key in types:
+        if key not in content:
+            raise SpecError(f"{path}: key '{key}' is missing; add a line `{key}: ...`")
+
+
+GROUP_KEYS = {"group": int, "claim": str, "claim_zh": str, "title_en": str, "title_zh": str, "rows": list}
+
+
+def read_group(path: Path) -> Group:
+    content = read_yaml(path)
+    _check_keys(path, content, GROUP_KEYS)
+    if not content["rows"]:
+        raise SpecError(f"{path}: rows: is empty; name at least one row")
+    for row in content["rows"]:
+        if not isinstance(row, str):
+            raise SpecError(f"{path}: rows: {row!r} must be the name of a row, not {type(row).__name__}")
+        try:
+            Spec.parse(row)
+        except SpecError as error:
+            raise SpecError(f"{path}: rows: {error}") from None
+    names = content["rows"]
+    if twice := {row for row in names if names.count(row) > 1}:
+        raise SpecError(f"{path}: rows: {twice.pop()} stands there twice; a row is run once")
+    claim, claim_zh = content["claim"].strip(), content["claim_zh"].strip()
+    return Group(content["group"], path, claim, claim_zh, content["title_en"], content["title_zh"], tuple(names))
+
+
+@functools.cache
+def groups() -> tuple[Group, ...]:
+    """All groups, in order. Raises SpecError if two files claim the same number."""
+    found = sorted((read_group(path) for path in PARAMS.glob("[0-9]*.yaml")), key=lambda group: group.number)
+    for one, other in itertools.pairwise(found):
+        if one.number == other.number:
+            raise SpecError(f"{other.file}: group: {other.number} is taken by {one.file.name}")
+    return tuple(found)
+
+
+def group(number: int) -> Group:
+    for one in groups():
+        if one.number == number:
+            return one
+    raise SpecError(f"group {number}: there is none; known: {', '.join(str(one.number) for one in groups())}")
+
+
+def profile_names() -> list[str]:
+    return sorted(path.stem for path in (PARAMS / "profiles").glob("*.yaml"))
+
+
+def profile(name: str) -> Profile:
+    """A profile by name. Raises SpecError for an unknown one, or for a value that Spec would refuse."""
+    if name not in profile_names():
+        raise SpecError(f"profile '{name}': there is none of that name{nearest(name, profile_names())}")
+    path = PARAMS / "profiles" / f"{name}.yaml"
+    content = read_yaml(path)
+    about = content.pop("about", None)
+    about_zh = content.pop("about_zh", about)
+    for key, text in (("about", about), ("about_zh", about_zh)):
+        if not isinstance(text, str):
+            told = "is missing" if text is None else f"is {text!r}, not a text"
+            raise SpecError(f"{path}: key '{key}' {told}; add one sentence on what this profile is for")
+    for key, value in content.items():
+        if key not in SCALE_FIELDS:
+            hint = "; it belongs to a row, not to a profile" if key in FIELDS else nearest(key, SCALE_FIELDS)
+            raise SpecError(f"{path}: unknown key '{key}'{hint}")
+        try:
+            check_value(FIELDS[key], value)
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from None
+    return Profile(name, about.strip(), about_zh.strip(), content)
+
+
+@functools.cache
+def compares() -> dict[int, dict[str, str]]:
+    """What each published group compares, by its number: `compares` as published, `compares_zh` in Chinese."""
+    with open(PARAMS / "groups.csv", newline="", encoding="utf-8") as file:
+        return {int(row.pop("group")): row for row in csv.DictReader(file)}
+
+
+@functools.cache
+def published() -> tuple[dict[str, Any], ...]:
+    """The published table: a dict a row, with `experiment`, `model`, and five figures as numbers."""
+    with open(PARAMS / "published_results.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return tuple({k: v if k in ("experiment", "model") else float(v) for k, v in row.items()} for row in rows)
+
+
+def all_names() -> list[str]:
+    """Every row of every group once, in the order of the groups."""
+    return list(dict.fromkeys(name for group in groups() for name in group.rows))

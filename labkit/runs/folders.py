@@ -1,0 +1,163 @@
+"""The folder of a run: its name, who holds it, what is written into it, and what a kept result must share with a new run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from labkit.rows import params
+from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
+from labkit.system.machine import this_machine, versions
+
+FREE_BYTES_NEEDED = 64 * 2**20
+QUIET = "LABKIT_QUIET"  # the lock of the batch that we work for: see `quiet`
+ENGINE = ("data", "engine", "processes", "rows", "runs", "strategies", "system")  # folders, with all that lies in them
+
+
+def runs_folder() -> Path:
+    return Path(os.environ.get("LABKIT_RUNS", params.ROOT / "runs"))
+
+
+def label_of(profile: str, overrides: dict[str, Any]) -> str:
+    """The profile's folder: its name, and what was set otherwise than it says."""
+    fields = params.profile(profile).fields
+    scale = {k: float(v) if FIELDS[k].type == "float" else v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS}
+    changed = {k: v for k, v in scale.items() if fields.get(k, FIELDS[k].default) != v}
+    return profile + "".join(f"+{key}={value}" for key, value in changed.items())
+
+
+def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float) -> dict[str, Any]:
+    """Write attempt.json, which says that a run is under way, and return what every outcome of it begins with."""
+    attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": ""}
+    attempt |= conditions(spec) | {
+        "commit": commit(),
+        "started_at": called_at,
+        "pid": os.getpid(),
+        "load_1min": os.getloadavg()[0],
+    }
+    write_json(folder / "attempt.json", attempt)
+    return attempt
+
+
+def keep(folder: Path, outcome: dict[str, Any]) -> None:
+    """End a run: a result replaces the last one; a failure is told beside it."""
+    outcome["total_time_s"] = time.time() - outcome["started_at"]
+    write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
+    if outcome["status"] == "ok":
+        (folder / "attempt.json").unlink()
+
+
+def conditions(spec: Spec) -> dict[str, Any]:
+    """All that a kept result must share with a new run to stand for it."""
+    return {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
+
+
+def code_digest() -> str:
+    """A digest of the files that decide what is trained and how it is measured; plots and texts are not among them."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    files = [path for folder in ENGINE for path in (package / folder).rglob("*.py")]
+    for path in sorted([package / "strategy.py", *files]):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def commit() -> str:
+    """The commit of the lab that ran, with `+` if files were changed since; "unknown" outside a checkout."""
+    git = ["git", "-C", str(params.ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "labkit", "params"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise OSError(f"{path}: damaged ({error}); delete this file to have the row trained again") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data as JSON, the file whole or not at all."""
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if the process or the machine dies in between."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process alone. Raises OSError, with a remedy, before anything is trained."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the run
+    except OSError as error:
+        raise OSError(
+            f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written"
+        ) from error
+    with lock:
+        if free < FREE_BYTES_NEEDED:
+            raise OSError(
+                f"{folder}: {free / 2**20:.0f} MiB free, a run needs {FREE_BYTES_NEEDED / 2**20:.0f}; free some space or set LABKIT_RUNS"
+            )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"{folder}: another labkit is training this row right now; wait for it, or set LABKIT_RUNS to another folder"
+            ) from None
+        for draft in folder.glob(".*.json.*"):  # of a process that was killed while it wrote
+            draft.unlink()
+        yield
+
+
+@contextlib.contextmanager
+def quiet(lock: Path | str | None = None, alone: bool = True) -> Iterator[None]:
+    """Wait until a batch does nothing else, and keep it so: what is measured holds its lock `alone`. What may go on beside its like
+    but not beside a measurement (getting the next notebook's process ready, making a page) shares it. Outside a batch
+    (no `lock`, nor one in the environment) there is nothing to wait for."""
+    if path := lock or os.environ.get(QUIET):
+        with open(path, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+    else:
+        yield
+
+
+def held(folder: Path) -> bool:
+    """Is a process training in this folder? The kernel lets go of a lock when its holder dies, whatever the cause."""
+    try:
+        with open(folder / ".lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,47 @@
+"""Which font can draw the Chinese titles, if any. Where none can, plots are labelled in English only: never with boxes."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+PLACES = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
+
+
+def has_glyphs(path: str, letters: set[int]) -> bool:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(path)
+        return all(font.get_char_index(letter) for letter in letters)
+    except (OSError, RuntimeError):  # listed, but gone or damaged
+        return False
+
+
+def wanted() -> set[int]:
+    """The characters of the groups' Chinese titles that are not ASCII."""
+    from labkit.rows.params import groups
+
+    return {ord(letter) for group in groups() for letter in group.title_zh if ord(letter) > 127}
+
+
+@functools.cache
+def chinese_font() -> str:
+    """The name of a font that matplotlib can use and that has every character of the Chinese titles; "" if there is none.
+
+    matplotlib lists fonts once and remembers the list: of the usual folders we look ourselves for one that came later.
+    """
+    from matplotlib.font_manager import fontManager
+
+    letters = wanted()
+    for font in sorted(fontManager.ttflist, key=lambda font: (font.weight != 400, font.name, font.fname)):
+        # matplotlib's own Last Resort font draws every letter as a box
+        if "Last Resort" not in font.name and has_glyphs(font.fname, letters):
+            return font.name
+    known = {font.fname for font in fontManager.ttflist}
+    files = [str(file) for place in PLACES for file in Path(place).expanduser().rglob("*.[to]t[fc]")]
+    for file in sorted(set(files) - known):
+        if has_glyphs(file, letters):
+            fontManager.addfont(file)
+            return next(font.name for font in fontManager.ttflist if font.fname == file)
+    return ""
