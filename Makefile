@@ -25,10 +25,11 @@ report: $(READY) ## run what is missing of PROFILE and write the report
 test: $(READY) ## all tests that this machine can run
 	$(PYTHON) -m pytest $(ARGS)
 
-lint: $(READY) ## ruff (rules and layout) and mypy
+lint: $(READY) ## ruff (rules and layout), mypy, and the direction of imports
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache
 
 bench: $(READY) ## measure the lab's own overheads
 	$(BIN)labkit bench $(ARGS)

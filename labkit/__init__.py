@@ -9,10 +9,12 @@ The notebooks use the rest: `Lesson` for a group, `diff`, `code`, `drawing` and 
 closer, `say` for what only the outcome can tell. Importing labkit loads neither torch nor pandas; what needs them does.
 """
 
+from labkit.rows.fields import SpecError
 from labkit.rows.params import group, groups, profile, profile_names, published
-from labkit.rows.spec import Spec, SpecError
+from labkit.rows.spec import Spec
+from labkit.system.machine import VERSION
 
-__version__ = "0.1.0"  # pyproject.toml reads it here, so that a checkout that was never installed has one, too
+__version__ = VERSION
 
 LAZY = {  # name -> the module that is imported when somebody asks for it; no name is a module's, which would hide it
     "Lesson": "notebook.lesson",
@@ -37,7 +39,7 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "over": "notebook.cells",
     "overview": "notebook.figures",
     "rows_table": "notebook.widgets",
-    "run": "runs.train",
+    "run": "results.table",
     "say": "notebook.cells",
     "split": "notebook.figures",
     "staleness": "notebook.figures",

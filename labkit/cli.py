@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 import labkit
-from labkit.rows.spec import SpecError, read_text_value
+from labkit.rows.fields import SpecError
+from labkit.rows.spec import read_text_value
 from labkit.terminal import WORDS, notebook_bar, print_json, records, say, show, show_figures
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
@@ -80,7 +81,7 @@ def run(
     labkit run 3 9 --profile classroom --repeats 3
     labkit run all --set epochs=2 --set lr=0.05 --json
     """
-    from labkit.runs.train import plan
+    from labkit.runs.plan import plan
 
     lines = train(names, profile, read_sets(sets), repeats, fresh)
     if as_json:
@@ -185,7 +186,8 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
     from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
     from labkit.data import datasets
-    from labkit.runs import train as runs
+    from labkit.results.table import run as run_rows
+    from labkit.runs.plan import plan
 
     console, said = Console(stderr=True), set()
     columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
@@ -193,7 +195,7 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
         task = bar.add_task("starting", total=None)
 
         def on_progress(row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
-            queue = [planned.name for planned in runs.plan(names, profile, overrides) if planned.spec]
+            queue = [planned.name for planned in plan(names, profile, overrides) if planned.spec]
             done, total, spec = (repeat - 1) * len(queue) + queue.index(row.name), repeats * len(queue), row.spec
             if not console.is_terminal and done not in said:
                 said.add(done)
@@ -205,7 +207,7 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
             part = (epoch + step / steps) / spec.epochs
             bar.update(task, total=total, completed=done + part, description=f"{where}\n{row.name}")
 
-        return records(runs.run(names, profile, repeats=repeats, fresh=fresh, overrides=overrides, on_progress=on_progress))
+        return records(run_rows(names, profile, repeats=repeats, fresh=fresh, overrides=overrides, on_progress=on_progress))
 
 
 def read_sets(texts: list[str] | None) -> dict[str, Any]:

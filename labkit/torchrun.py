@@ -25,12 +25,15 @@ from labkit.cli import read_sets
 from labkit.data.datasets import prepare
 from labkit.engine import loop
 from labkit.engine.measure import Progress
-from labkit.engine.worker import device_of, end_with_parent, tune_process
+from labkit.engine.worker import device_of, tune_process
+from labkit.rows.fields import SpecError
+from labkit.rows.fit import Needs, fit, process_group
 from labkit.rows.params import profile as read_profile
-from labkit.rows.spec import Spec, SpecError
+from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.runs.train import figures
-from labkit.system.machine import Needs, fit, process_group, this_machine
+from labkit.system.lifeline import end_with_parent
+from labkit.system.machine import this_machine
 
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:

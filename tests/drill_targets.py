@@ -24,12 +24,12 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 
+from labkit.engine.job import Job
 from labkit.engine.worker import train_row
 from labkit.processes import launch
-from labkit.processes.launch import Job
 from labkit.results.table import read_results
 from labkit.rows.spec import Spec
-from labkit.runs import folders
+from labkit.system import files
 
 ROOT = Path(__file__).parent.parent
 TAG = "LABKIT_DRILL"  # in the environment of every process of a drill, so that orphans are found too
@@ -122,7 +122,7 @@ def die_while_writing(*, rank: int, progress: Any, path: str, point: str, conten
     if when == "after_s":
         threading.Timer(float(name), kill_myself).start()
         while True:
-            folders.write_json(Path(path), content)
+            files.write_json(Path(path), content)
     real = getattr(os, name)
 
     def fatal(*arguments: Any, **keywords: Any) -> None:
@@ -133,7 +133,7 @@ def die_while_writing(*, rank: int, progress: Any, path: str, point: str, conten
         kill_myself()
 
     setattr(os, name, fatal)
-    folders.write_json(Path(path), content)
+    files.write_json(Path(path), content)
 
 
 def die_at_result(moment: str) -> None:

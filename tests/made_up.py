@@ -6,8 +6,7 @@ import os
 import re
 
 from labkit.report.write import write_report
-from labkit.runs import folders
-from labkit.runs import train as runs
+from labkit.runs import folders, plan
 from labkit.system import machine
 from labkit.system.machine import Machine
 
@@ -16,13 +15,13 @@ GPUS = Machine(cpu="Some CPU", cores=16, memory_gib=64, cuda=("Some GPU", "Some 
 
 
 def use(monkeypatch, this):
-    for module in (machine, runs):
+    for module in (machine, plan):
         monkeypatch.setattr(module, "this_machine", lambda: this)
 
 
 def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quick", status="ok", **more):
     """A result folder such as runs.py leaves, with figures of our choice."""
-    spec = next(row for row in runs.plan(name) if row.spec).spec
+    spec = next(row for row in plan.plan(name) if row.spec).spec
     folder = folders.runs_folder() / label / spec.name / str(repeat)
     folder.mkdir(parents=True)
     began = 1_700_000_000.0 + repeat
@@ -53,7 +52,7 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
 
 def put_all(**more):
     """A result for every row that runs here; each faster than the one before."""
-    for n, row in enumerate(row for row in runs.plan("all") if row.spec):
+    for n, row in enumerate(row for row in plan.plan("all") if row.spec):
         put(row.name, 1000.0 + 100 * n, 90.0, 100.0 + n, **more)
 
 

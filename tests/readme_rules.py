@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from labkit.rows.names import fields_of
 from labkit.rows.params import group
 from labkit.rows.spec import FIELDS, Spec
 from tests.readme_commands import split
@@ -89,7 +88,7 @@ def check_row(name: str) -> None:
     if name.isdecimal():
         group(int(name))
     elif name != "all":
-        Spec(**fields_of(name))  # raises SpecError, which says what is wrong
+        Spec.parse(name)  # raises SpecError, which says what is wrong
 
 
 def check_profile(name: str) -> None:

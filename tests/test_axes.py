@@ -10,7 +10,7 @@ import pytest
 
 from labkit.data.datasets import prepare
 from labkit.engine.models import build_model
-from labkit.rows.spec import STRATEGIES
+from labkit.rows.kinds import STRATEGIES
 from tests.workers import in_workers
 
 SCALE = {"dataset": "digits", "image_size": 8, "width": 8, "epochs": 2, "train_samples": 16, "test_samples": 20}

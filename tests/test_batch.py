@@ -12,9 +12,10 @@ import pytest
 
 from labkit.batch import batch
 from labkit.batch import notebooks as notebook_files
-from labkit.batch.batch import Status, read_statuses, run_notebooks
+from labkit.batch.batch import run_notebooks
 from labkit.batch.notebooks import discover, settable
-from labkit.rows.spec import SpecError
+from labkit.rows.fields import SpecError
+from labkit.runs.statuses import Status, read_statuses
 from tests.batch_notebooks import GIVEN, GROUP, made_in, write_notebook
 from tests.command_line import call
 

@@ -17,7 +17,7 @@ from labkit.batch.processes import Child
 from labkit.probes.trace import trace
 from labkit.probes.wire import wire
 from labkit.processes import launch
-from labkit.runs import train as runs
+from labkit.runs import train
 from labkit.runs.folders import QUIET, quiet
 from tests.batch_notebooks import made_in, outputs_of, write_notebook
 from tests.drill_targets import SMALL, wait_for
@@ -133,7 +133,7 @@ def test_a_measurement_and_the_rest_of_a_batch_wait_for_each_other(tmp_path: Pat
 
 
 MEASURED = {
-    "a run": lambda: runs.run_once(SMALL, "tiny"),
+    "a run": lambda: train.run_once(SMALL, "tiny"),
     "a probe": lambda: trace("ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse", "tiny"),
     "messages": wire,
 }

@@ -19,9 +19,10 @@ import psutil
 import pytest
 
 from labkit.batch import processes as batch_processes
-from labkit.batch.batch import read_statuses, run_notebooks
+from labkit.batch.batch import run_notebooks
 from labkit.processes.fork_server import LENT
 from labkit.results.table import read_results
+from labkit.runs.statuses import read_statuses
 from tests import drill_targets as drill
 from tests.batch_notebooks import made_in, outputs_of, write_notebook
 from tests.drill_targets import ROOT, SMALL, TAG, wait_for
@@ -30,12 +31,13 @@ SLOW = SMALL.but(timeout_s=60.0)  # a rank that waits for a hung one waits longe
 TRAINS = """
 from contextlib import nullcontext
 from pathlib import Path
-from labkit.runs import train as runs
+from labkit.runs import plan, train
+from labkit.results import table
 from labkit.rows.spec import Spec
 from tests.drill_targets import injected
 fired, mended = Path(FIRED), Path(FIRED + ".mended")
 with nullcontext() if mended.exists() else injected(FAULT, [1], str(fired)):
-    print(runs.run_once(Spec(**ROW), "tiny")["status"])
+    print(train.run_once(Spec(**ROW), "tiny")["status"])
 """
 OWN_SERVER = f"import os; os.environ.pop({LENT!r}, None)"
 GONE_S = 6.0

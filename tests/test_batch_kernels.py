@@ -13,8 +13,9 @@ import nbformat
 import pytest
 
 from labkit.batch import child as batch_one
-from labkit.batch.batch import Status, read_statuses, run_notebooks
+from labkit.batch.batch import run_notebooks
 from labkit.rows import params
+from labkit.runs.statuses import Status, read_statuses
 from tests.batch_notebooks import GIVEN, GROUP, fetched, made_in, outputs_of, write_notebook
 
 ROOT = Path(__file__).parent.parent

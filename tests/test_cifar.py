@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from labkit.data import raw_files
-from labkit.data.datasets import DATASETS, DatasetError, open_arrays, prepare, where
+from labkit.data.datasets import DatasetError, open_arrays, prepare, where
+from labkit.rows.catalog import DATASETS
 
 ROOT = Path(__file__).parents[1]
 IMAGES, _, _, _ = raw_files.FILES["fashion_mnist"]

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labkit.data.batches import Data
-from labkit.data.datasets import DATASETS, open_arrays, prepare
+from labkit.data.datasets import open_arrays, prepare
+from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 
 CPU = torch.device("cpu")

@@ -25,8 +25,8 @@ from labkit.drawings.numbers import FORMATS
 from labkit.drawings.steps import gpipe, held, one_f_one_b, play, pushes
 from labkit.engine.models import build_model
 from labkit.plots.style import WORK
+from labkit.rows.fields import SpecError
 from labkit.rows.params import published
-from labkit.rows.spec import SpecError
 
 ONE_AT_LEAST_FOR_EACH_GROUP = [
     "step_on_one_and_two",

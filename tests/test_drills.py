@@ -21,10 +21,12 @@ import pytest
 
 import labkit
 import labkit.processes.launch as launching
+from labkit.engine.job import Job
+from labkit.processes.diagnose import RunFailed
 from labkit.processes.fork_server import warm
-from labkit.processes.launch import Job, RunFailed, launch
+from labkit.processes.launch import launch
 from labkit.results.table import read_results
-from labkit.runs import train as runs
+from labkit.runs import train
 from tests import drill_targets as drill
 from tests.drill_targets import SMALL, TAG, injected, wait_for
 
@@ -44,7 +46,7 @@ def lab(tmp_path_factory):
         patch.setattr(tempfile, "tempdir", None)
         forkserver._forkserver._stop()
         OTHERS.update(child.pid for child in ME.children(recursive=True))
-        assert runs.run_once(SMALL, "earlier")["status"] == "ok"
+        assert train.run_once(SMALL, "earlier")["status"] == "ok"
         yield folder
         forkserver._forkserver._stop()
 
@@ -69,7 +71,7 @@ def aftermath(lab):
     assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers, "signal handlers are not as before"
     assert drill.digests(lab / "runs/earlier") == earlier, "an earlier result was changed"
     drill.check_outcomes(lab / "runs")
-    assert runs.run_once(SMALL, "next", fresh=True)["status"] == "ok", "the next run does not work"
+    assert train.run_once(SMALL, "next", fresh=True)["status"] == "ok", "the next run does not work"
 
 
 FAULTS = [  # fault, ranks that suffer it, status, reason and detail (regular expressions), seconds until it is told
@@ -98,7 +100,7 @@ def test_fault_in_a_rank(lab, fault, ranks, status, reason, detail, within_s):
             listening.append(drill.open_to_others([ME, *ME.children(recursive=True)]))
 
     with injected(fault, ranks, fired):
-        outcome = runs.run_once(SMALL, label, on_progress=look)
+        outcome = train.run_once(SMALL, label, on_progress=look)
     took = time.time() - fired.stat().st_mtime
     assert not strangers(), f"left behind: {strangers()}"
     assert outcome["status"] == status, f"{outcome['reason']}\n{outcome.get('detail')}"
@@ -111,7 +113,7 @@ def test_fault_in_a_rank(lab, fault, ranks, status, reason, detail, within_s):
 
 def test_loader_processes_end_with_their_rank(lab):
     with injected("kill_myself", [0], lab / "loaders"):
-        outcome = runs.run_once(SMALL.but(loader_workers=2), "loaders")
+        outcome = train.run_once(SMALL.but(loader_workers=2), "loaders")
     assert (lab / "loaders").read_text() == "kill_myself with 2 children", "the loader's processes were not there"
     assert "rank 0 was killed by SIGKILL" in outcome["reason"], outcome["reason"]
 
@@ -119,7 +121,7 @@ def test_loader_processes_end_with_their_rank(lab):
 def test_one_process_that_hangs_meets_the_deadline(lab):
     """Nobody waits for it, so nothing but the deadline can tell."""
     with injected("hang", [0], lab / "alone"):
-        outcome = runs.run_once(SMALL.but(strategy="single", world_size=1, backend="auto", deadline_s=3.0), "alone")
+        outcome = train.run_once(SMALL.but(strategy="single", world_size=1, backend="auto", deadline_s=3.0), "alone")
     assert (lab / "alone").exists(), "the fault did not fire"
     assert outcome["status"] == "timeout" and "deadline_s=3" in outcome["reason"], outcome["reason"]
 
@@ -141,7 +143,7 @@ def test_interrupt_at_a_bad_moment(lab, monkeypatch, moment):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         for name, hit in hits[moment].items():
             patch.setattr(launching, name, hit)
-        runs.run_once(SMALL, f"interrupt-{moment}")
+        train.run_once(SMALL, f"interrupt-{moment}")
     assert len(there) == len(hits[moment]) and all(there), f"no rank was there to be lost: {there}"
     assert not strangers(), f"left behind: {strangers()}"
     [[outcome]] = read_results(f"interrupt-{moment}").values()
@@ -170,7 +172,7 @@ def test_launch_from_a_thread_whose_starter_has_ended(lab):
 
     def second(starter):
         starter.join()
-        outcomes.append((starter.is_alive(), runs.run_once(SMALL, "thread")["status"]))
+        outcomes.append((starter.is_alive(), train.run_once(SMALL, "thread")["status"]))
 
     def first():
         warm()
@@ -187,9 +189,9 @@ def test_two_labs_at_once(lab):
     fired, train = lab / "two", "print(run_once(SMALL.but(timeout_s=60.0), 'two')['status'])"
     other = drill.lab_in_another_process(f"with injected('wait', [1], {str(fired)!r}):\n {train}")
     wait_for(fired.exists, 60, "the other lab trains")
-    assert runs.run_once(SMALL.but(batch_per_rank=32), "two")["status"] == "ok", "a second lab could not train another row"
+    assert train.run_once(SMALL.but(batch_per_rank=32), "two")["status"] == "ok", "a second lab could not train another row"
     with pytest.raises(OSError, match="another labkit is training this row right now; wait for it, or set LABKIT_RUNS"):
-        runs.run_once(SMALL, "two", fresh=True)
+        train.run_once(SMALL, "two", fresh=True)
     assert other.poll() is None, "the other lab was over before"
     Path(f"{fired}.go").touch()
     assert other.communicate(timeout=60)[0].split() == ["ok"], "the other lab was disturbed"
@@ -231,13 +233,13 @@ def test_kill_while_a_result_is_written(tmp_path):
 
 def test_lab_is_killed_around_its_result(lab):
     """Drill 24, the whole of it: an old result outlives the kill, a new one is found, and the next run clears up."""
-    kept = {moment: runs.run_once(SMALL, moment) for moment in ("before", "after")}
+    kept = {moment: train.run_once(SMALL, moment) for moment in ("before", "after")}
     lines = [f"die_at_result({moment!r}); run_once(SMALL, {moment!r}, fresh=True)" for moment in kept]
     for moment, other in zip(kept, list(map(drill.lab_in_another_process, lines)), strict=True):
         assert other.wait(60) == -signal.SIGKILL, f"the lab was not killed {moment} its result was written"
         [[found]] = read_results(moment).values()
         later = found.pop("later_attempt", None)  # the old result stands, and the try that died is told beside it
         assert found["status"] == "ok" and (found == kept[moment]) == (moment == "before") == bool(later), f"{moment}: {found}"
-        assert runs.run_once(SMALL, moment, fresh=True)["status"] == "ok"
+        assert train.run_once(SMALL, moment, fresh=True)["status"] == "ok"
         left = sorted(path.name for path in Path(found["run_dir"]).iterdir())
         assert left == [".lock", "events", "logs", "result.json"], left

@@ -17,7 +17,7 @@ import pytest
 from jupyter_client import KernelManager
 
 from labkit.results.table import read_results
-from labkit.runs import train as runs
+from labkit.runs import train
 from tests import drill_targets as drill
 from tests.drill_targets import ROOT, SMALL, TAG, wait_for
 
@@ -26,12 +26,13 @@ PREPARE = f"""
 import os, signal
 from labkit.processes.fork_server import warm
 warm()
-from labkit.runs import train as runs
+from labkit.runs import plan, train
+from labkit.results import table
 from labkit.rows.spec import Spec
 from tests.drill_targets import injected
 row = Spec(**{SLOW.to_dict()})
 handlers = [signal.getsignal(s) for s in signal.valid_signals()]
-runs.run_once(row, "earlier")
+train.run_once(row, "earlier")
 """
 
 
@@ -65,7 +66,7 @@ class Kernel:
     def start_hanging_run(self, label: str, fault: str = "hang") -> list[psutil.Process]:
         """Start a run whose rank 0 is in a collective while rank 1 hangs. Returns every process of this kernel."""
         fired = self.folder / f"{label}.fired"
-        self.client.execute(f"with injected({fault!r}, [1], {str(fired)!r}): runs.run_once(row, {label!r})")
+        self.client.execute(f"with injected({fault!r}, [1], {str(fired)!r}): train.run_once(row, {label!r})")
         wait_for(fired.exists, 60, "the fault fired")
         time.sleep(1)
         events = self.folder / "runs" / label / SLOW.name / "1/events/rank0.jsonl"
@@ -93,7 +94,7 @@ def kernel_in(folder: Path, temporary: str) -> Iterator[Kernel]:
         earlier = (folder / "runs/earlier" / SLOW.name / "1/result.json").read_bytes()
         yield kernel
         assert (folder / "runs/earlier" / SLOW.name / "1/result.json").read_bytes() == earlier, "an earlier result was changed"
-        assert runs.run_once(SLOW, "drill", fresh=True)["status"] == "ok", "the next run of the same row does not work"
+        assert train.run_once(SLOW, "drill", fresh=True)["status"] == "ok", "the next run of the same row does not work"
     finally:
         kernel.client.stop_channels()
         with suppress(Exception):
@@ -144,12 +145,12 @@ def test_kernel_interrupt_and_what_a_cell_may_define(kernel):
     outcome = outcome_of("drill")
     assert (outcome["status"], outcome["reason"]) == ("interrupted", "KeyboardInterrupt in the launching process"), outcome
     kernel.cell("assert [signal.getsignal(s) for s in signal.valid_signals()] == handlers, 'signal handlers are not as before'")
-    kernel.cell("assert runs.run_once(row, 'after')['status'] == 'ok'")
+    kernel.cell("assert train.run_once(row, 'after')['status'] == 'ok'")
     kernel.cell(RESTART_SERVER)
     time.sleep(0.5)
     kernel.manager.interrupt_kernel()  # the server is importing torch, and must go on with it
     kernel.cell(
-        "assert runs.run_once(row, 'again')['status'] == 'ok' and server._forkserver_pid == pid, 'the server was interrupted'"
+        "assert train.run_once(row, 'again')['status'] == 'ok' and server._forkserver_pid == pid, 'the server was interrupted'"
     )
     kernel.cell("def train(rank, progress): return rank")
     for target in ("'__main__:train'", "train", "lambda rank, progress: rank"):

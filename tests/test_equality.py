@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import labkit.strategies
-from labkit.rows.spec import STRATEGIES
+from labkit.rows.kinds import STRATEGIES
 from labkit.strategy import strategy_class
 from tests.workers import IMAGES, STEPS, batch, in_workers, traps
 

@@ -10,7 +10,7 @@ import pytest
 from torch.nn.parallel import DistributedDataParallel
 
 from labkit.data.datasets import prepare
-from labkit.processes.launch import RunFailed
+from labkit.processes.diagnose import RunFailed
 from tests.test_equality import RTOL, over
 from tests.workers import in_workers
 

@@ -1,5 +1,7 @@
 """Chinese titles: no box in place of a character, whatever fonts a machine has."""
 
+from functools import partial
+
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -9,6 +11,7 @@ from labkit.plots import style as looks
 from labkit.plots.groups import group_figure
 from labkit.results.table import read_results
 from labkit.rows import params
+from labkit.rows.params import chinese_letters
 from labkit.system import fonts
 from tests.made_up import CPU, put, use
 from tests.test_drawings import legible, words_of
@@ -31,7 +34,7 @@ def no_chinese_font(monkeypatch):
 @pytest.fixture
 def chinese_font(monkeypatch, tmp_path):
     """A font made here, which has the characters of the titles, each drawn as a bar."""
-    letters = sorted(fonts.wanted())
+    letters = sorted(map(ord, chinese_letters()))
     pen = TTGlyphPen(None)
     for step, point in enumerate(((50, 0), (50, 700), (150, 700), (150, 0))):
         (pen.lineTo if step else pen.moveTo)(point)
@@ -76,11 +79,11 @@ def test_a_missing_glyph_would_be_noticed(monkeypatch):
 
 
 def test_a_font_is_found_by_its_glyphs(monkeypatch, chinese_font):
-    assert fonts.has_glyphs(str(chinese_font), fonts.wanted())
+    assert fonts.has_glyphs(str(chinese_font), set(map(ord, chinese_letters())))
     latin = findfont("DejaVu Sans")
     assert fonts.has_glyphs(latin, {ord("A"), ord("é")}) and not fonts.has_glyphs(latin, {ord("A"), ord("卡")})
     assert not fonts.has_glyphs("/no/such/font.ttf", {ord("A")})
-    search = fonts.chinese_font.__wrapped__
+    search = partial(fonts.font_with.__wrapped__, chinese_letters())
     monkeypatch.setattr(fonts, "PLACES", ())
     monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if font.name == "Made Up Titles"])
     assert search() == "Made Up Titles"  # among those that matplotlib knows

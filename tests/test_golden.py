@@ -24,7 +24,8 @@ import pytest
 
 from labkit.plots import overviews as plots
 from labkit.rows import params
-from labkit.rows.spec import FIELDS, ROW_FIELDS, STRATEGIES, Spec
+from labkit.rows.kinds import KINDS, users_of
+from labkit.rows.spec import FIELDS, ROW_DEFAULTS, Spec
 from tests.command_line import Said, json_lines
 from tests.made_up import CPU, GPUS, use
 from tests.report_pages import FILES, everything, written
@@ -105,7 +106,7 @@ def all_the_names() -> list[str]:
 
 def test_names() -> None:
     """What each name tells; `->` names it again, and the numbers that follow from the fields stand beside it."""
-    assert set(STEMS) == set(SETTINGS) == set(STRATEGIES), "every strategy has names here"
+    assert set(STEMS) == set(SETTINGS) == set(KINDS), "every published strategy has names here"
     told = {}
     for name in all_the_names():
         spec = Spec.parse(name)
@@ -121,7 +122,8 @@ def test_fields() -> None:
     fields = {}
     for name, field in FIELDS.items():
         limits = {key: value for key, value in field.metadata.items() if value not in (None, False)}
-        fields[name] = {"of": "row" if name in ROW_FIELDS else "scale", "type": str(field.type), "default": field.default}
+        limits |= {"of": users_of(name)} if users_of(name) else {}
+        fields[name] = {"of": "row" if name in ROW_DEFAULTS else "scale", "type": str(field.type), "default": field.default}
         fields[name]["limits"] = limits
     same_as("fields.json", as_json(fields))
 

@@ -18,7 +18,7 @@ from labkit.plots.lessons import accuracy_figure, comparison_figure, factor_ladd
 from labkit.results.table import read_results
 from labkit.results.verdict import besides
 from labkit.rows import params
-from labkit.rows.spec import SpecError
+from labkit.rows.fields import SpecError
 from tests.made_up import CPU, GPUS, put, put_all, use
 from tests.test_drawings import legible, words_of
 

@@ -7,13 +7,14 @@ import sys
 import pytest
 import torch
 
+from labkit.engine.job import Job
 from labkit.engine.models import build_model
 from labkit.processes import launch
 from labkit.processes.diagnose import NCCL_GAVE_UP, RankView, diagnose
-from labkit.processes.launch import Job
+from labkit.results import table
 from labkit.results import table as results
 from labkit.rows.spec import LAYERS
-from labkit.runs import train as runs
+from labkit.runs import train
 from labkit.system import machine
 
 
@@ -93,11 +94,11 @@ def test_a_try_that_failed_after_a_result_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     small = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 64}
     row = "single_gpu_resnet18_bs128_cacheTrue_ampFalse"
-    kept = runs.run(row, overrides=small)
-    again = runs.run(row, overrides={**small}, fresh=True)
+    kept = table.run(row, overrides=small)
+    again = table.run(row, overrides={**small}, fresh=True)
     assert list(kept.status) == list(again.status) == ["ok"]
-    monkeypatch.setattr(runs, "train", lambda *_: {"status": "failed", "reason": "planted"})
-    assert list(runs.run(row, overrides=small, fresh=True).status) == ["failed"]
+    monkeypatch.setattr(train, "train", lambda *_: {"status": "failed", "reason": "planted"})
+    assert list(table.run(row, overrides=small, fresh=True).status) == ["failed"]
     (line,) = results.table("quick", row, small).to_dict("records")
     assert line["status"] == "ok" and line["reason"] == "a later try gave no result: failed: planted"
 

@@ -14,7 +14,7 @@ import pytest
 import labkit
 from labkit import Lesson, SpecError
 from labkit.notebook.cells import Grid, Html, Picture, over, say, tell
-from labkit.rows.spec import STRATEGIES
+from labkit.rows.kinds import STRATEGIES
 from tests.made_up import CPU, use
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"

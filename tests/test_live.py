@@ -8,7 +8,7 @@ import time
 import pytest
 
 from labkit.notebook.live import Live, ended
-from labkit.runs.train import plan
+from labkit.runs.plan import plan
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
 TWO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"

@@ -10,9 +10,10 @@ from typing import Any
 import nbformat
 import pytest
 
-from labkit.batch.batch import Status, read_statuses, run_notebooks
+from labkit.batch.batch import run_notebooks
 from labkit.batch.notebooks import Notebook, discover, parameters_of
 from labkit.rows import params
+from labkit.runs.statuses import Status, read_statuses
 from tests.batch_notebooks import fetched
 
 FOLDER = Path(__file__).parent.parent / "notebooks"

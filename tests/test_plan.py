@@ -11,7 +11,7 @@ import pytest
 import labkit
 from labkit import Spec
 from labkit.rows.params import all_names, profile, published
-from labkit.runs import train as runs
+from labkit.runs import plan
 from labkit.system.machine import Machine
 from tests.refusals import refused
 
@@ -30,19 +30,19 @@ def on_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def become(devices: int) -> None:
         machine = Machine(cpu="some", cores=4, memory_gib=8, cuda=("some GPU",) * devices, system="Linux x86_64")
-        monkeypatch.setattr(runs, "this_machine", lambda: machine)
+        monkeypatch.setattr(plan, "this_machine", lambda: machine)
 
     return become
 
 
-def by_name(planned: list[runs.Planned]) -> dict[str, runs.Planned]:
+def by_name(planned: list[plan.Planned]) -> dict[str, plan.Planned]:
     assert len({row.name for row in planned}) == len(planned), "a row is planned once"
     return {row.name: row for row in planned}
 
 
 def test_without_cuda_nccl_rows_run_as_gloo_under_the_gloo_name(on_machine: Callable[[int], None]) -> None:
     on_machine(0)
-    rows = by_name(runs.plan("all"))
+    rows = by_name(plan.plan("all"))
     nccl = [name for name in all_names() if "_nccl_" in name]
     assert len(nccl) == 9
     for name in nccl:
@@ -58,22 +58,22 @@ def test_without_cuda_nccl_rows_run_as_gloo_under_the_gloo_name(on_machine: Call
 
 def test_a_row_that_is_asked_for_twice_is_planned_once(on_machine: Callable[[int], None]) -> None:
     on_machine(0)
-    rows = by_name(runs.plan([1, "2", DDP_NCCL, [DDP_NCCL, 1]]))
+    rows = by_name(plan.plan([1, "2", DDP_NCCL, [DDP_NCCL, 1]]))
     assert rows[DDP_GLOO].stands_for == [DDP_NCCL]
 
 
 def test_one_cuda_device(on_machine: Callable[[int], None]) -> None:
     on_machine(1)
-    rows = by_name(runs.plan("all"))
+    rows = by_name(plan.plan("all"))
     for name, row in rows.items():
         if Spec.parse(name).strategy == "single":
             assert row.spec.device == "cuda"
         else:
             assert row.spec is None and row.reason.startswith("needs 2 CUDA devices, this machine has 1"), row
-    on_cpu = by_name(runs.plan("all", overrides={"device": "cpu"}))
+    on_cpu = by_name(plan.plan("all", overrides={"device": "cpu"}))
     assert on_cpu[DDP_GLOO].stands_for == [DDP_NCCL]
     assert "device=cpu was set" in on_cpu[DDP_NCCL].reason
-    shared = by_name(runs.plan(DDP_GLOO, overrides={"share_device": True}))
+    shared = by_name(plan.plan(DDP_GLOO, overrides={"share_device": True}))
     assert (shared[DDP_GLOO].spec.device, shared[DDP_GLOO].spec.backend) == ("cuda", "gloo")
 
 
@@ -89,15 +89,15 @@ def test_what_torch_cannot_send_over_gloo_from_a_device_is_refused(
 ) -> None:
     """Seen on a GPU: fully_shard over gloo dies of SIGSEGV after some 40 steps, a pipeline in its first."""
     on_machine(2)
-    (shared,) = runs.plan(name, overrides={"share_device": True})
+    (shared,) = plan.plan(name, overrides={"share_device": True})
     assert shared.spec is None and shared.reason.startswith(what) and "device=cpu" in shared.reason
-    assert runs.plan(name)[0].spec.backend == "nccl"
-    assert runs.plan(name, overrides={"share_device": True, "device": "cpu"})[0].spec.backend == "gloo"
+    assert plan.plan(name)[0].spec.backend == "nccl"
+    assert plan.plan(name, overrides={"share_device": True, "device": "cpu"})[0].spec.backend == "gloo"
 
 
 def test_two_cuda_devices_run_every_published_row_under_its_own_name(on_machine: Callable[[int], None]) -> None:
     on_machine(2)
-    rows = by_name(runs.plan([row["experiment"] for row in published()], "reference"))
+    rows = by_name(plan.plan([row["experiment"] for row in published()], "reference"))
     assert list(rows) == [row["experiment"] for row in published()]
     for name, row in rows.items():
         assert row.spec is not None and row.spec.name == name and row.spec.device == "cuda" and not row.stands_for
@@ -107,28 +107,28 @@ def test_two_cuda_devices_run_every_published_row_under_its_own_name(on_machine:
 
 def test_reference_profile_without_cuda(on_machine: Callable[[int], None]) -> None:
     on_machine(0)
-    for row in runs.plan("all", "reference"):
+    for row in plan.plan("all", "reference"):
         assert row.spec is None and "needs CUDA" in row.reason
 
 
 def test_threads_are_the_cores_shared_out(on_machine: Callable[[int], None]) -> None:
     on_machine(0)
-    rows = by_name(runs.plan([SINGLE, DDP_GLOO]))
+    rows = by_name(plan.plan([SINGLE, DDP_GLOO]))
     assert (rows[SINGLE].spec.threads_per_rank, rows[DDP_GLOO].spec.threads_per_rank) == (4, 2)
-    assert runs.plan(DDP_GLOO, overrides={"threads_per_rank": 3})[0].spec.threads_per_rank == 3
+    assert plan.plan(DDP_GLOO, overrides={"threads_per_rank": 3})[0].spec.threads_per_rank == 3
 
 
 def test_a_spec_stands_as_it_is(on_machine: Callable[[int], None]) -> None:
     """A profile fills in the scale of a name; a Spec has one already, alone or in a list."""
     on_machine(0)
     spec = Spec(epochs=77)
-    assert runs.plan(spec)[0].spec.epochs == runs.plan([spec])[0].spec.epochs == 77
-    assert runs.plan(spec.name)[0].spec.epochs == profile("quick").fields["epochs"]
+    assert plan.plan(spec)[0].spec.epochs == plan.plan([spec])[0].spec.epochs == 77
+    assert plan.plan(spec.name)[0].spec.epochs == profile("quick").fields["epochs"]
 
 
 def test_row_fields_can_be_set_and_change_the_name(on_machine: Callable[[int], None]) -> None:
     on_machine(0)
-    assert runs.plan(DDP_GLOO, overrides={"world_size": 4, "amp": True})[0].name == "ddp_gloo_resnet18_bs128x4_cacheFalse_ampTrue"
+    assert plan.plan(DDP_GLOO, overrides={"world_size": 4, "amp": True})[0].name == "ddp_gloo_resnet18_bs128x4_cacheFalse_ampTrue"
 
 
 # -- bad input starts nothing -------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ from urllib.parse import unquote
 import pytest
 
 from labkit.plots import overviews as plots
-from labkit.plots.style import STRATEGIES as LOOKS
 from labkit.report.markdown import plain
 from labkit.report.write import write_report
+from labkit.results import table
 from labkit.results.table import read_results
+from labkit.rows.kinds import KINDS as LOOKS
+from labkit.rows.kinds import STRATEGIES
 from labkit.rows.params import groups, published
-from labkit.rows.spec import STRATEGIES
-from labkit.runs import folders
-from labkit.runs import train as runs
+from labkit.runs import folders, plan
 from tests.made_up import CPU, GPUS, cells, put, put_all, section, use, verdict, written
 
 SINGLE = "single_gpu_resnet18_bs{}_cacheFalse_ampFalse"
@@ -44,7 +44,7 @@ def test_made_up_results_have_the_form_of_real_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     overrides = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 100, "device": "cpu"}
     name = SINGLE.format(128)
-    assert list(runs.run(name, overrides=overrides).status) == ["ok"]
+    assert list(table.run(name, overrides=overrides).status) == ["ok"]
     label = folders.label_of("quick", overrides)
     put(name, repeat=2, label=label)
     real, made_up = read_results(label)[name]
@@ -185,7 +185,7 @@ def test_notes_name_what_should_not_be_mixed(tmp_path):
     put(SINGLE.format(256))
     assert "**Note.**" not in written(tmp_path)
     put(SINGLE.format(512), code="0ther", commit="def456+", load_1min=7.5, machine=GPUS.to_dict())
-    put(DDP, 0.0, spec=next(row for row in runs.plan(DDP) if row.spec).spec.but(width=16, seed=1).to_dict())
+    put(DDP, 0.0, spec=next(row for row in plan.plan(DDP) if row.spec).spec.but(width=16, seed=1).to_dict())
     notes = "\n".join(line for line in written(tmp_path).splitlines() if "**Note.**" in line)
     for what in ("engine versions", "machines", "commits"):
         assert f"2 different {what}; not from the most frequent one: `{SINGLE.format(512)}`." in notes

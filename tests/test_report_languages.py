@@ -13,8 +13,8 @@ from labkit.report.write import write_report
 from labkit.results import verdict
 from labkit.results.provenance import ONE_PER_REPORT
 from labkit.results.ranks import MOSTLY, PARTLY
+from labkit.rows.fields import SpecError
 from labkit.rows.params import groups
-from labkit.rows.spec import SpecError
 from tests.made_up import CPU, cells, put, put_all, use
 from tests.report_pages import CHINESE, DDP, FILES, Page, everything, written
 

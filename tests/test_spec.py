@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from labkit import Spec, SpecError, published
-from labkit.rows.names import GENERAL, STEMS, stem_fields
-from labkit.rows.spec import FIELDS, MAX_PROCESSES, ROW_FIELDS, SCALE_FIELDS, STRATEGIES, read_text_value
+from labkit.rows.kinds import KINDS, MAX_PROCESSES, STRATEGIES, Kind, kind_of, users_of
+from labkit.rows.spec import FIELDS, ROW_DEFAULTS, SCALE_FIELDS, read_text_value
 
 FAST = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 
@@ -41,7 +41,7 @@ def values(name: str) -> st.SearchStrategy[Any]:
 def specs(draw: st.DrawFn) -> Spec:
     """Any valid Spec. The rules that join two fields are kept by construction, so that little is thrown away."""
     strategy = draw(st.sampled_from(STRATEGIES))
-    used = [name for name in FIELDS if name != "strategy" and strategy in (FIELDS[name].metadata["of"] or (strategy,))]
+    used = [name for name in FIELDS if name != "strategy" and strategy in (users_of(name) or (strategy,))]
     fields = {name: draw(values(name)) for name in used if draw(st.booleans())}
     if strategy == "single":
         fields.pop("world_size", None)
@@ -68,8 +68,8 @@ def specs(draw: st.DrawFn) -> Spec:
 
 def row_fields(spec: Spec) -> dict[str, Any]:
     """What a name must tell. Where it has no place for the backend, the machine chooses that."""
-    fields = {name: getattr(spec, name) for name in ROW_FIELDS}
-    if "backend" not in stem_fields(spec.strategy):
+    fields = {name: getattr(spec, name) for name in ROW_DEFAULTS}
+    if "{backend}" not in kind_of(spec.strategy).stem:
         fields["backend"] = "auto"
     return fields
 
@@ -121,8 +121,8 @@ def test_every_strategy_has_names() -> None:
     for strategy in STRATEGIES:
         spec = Spec(strategy=strategy, world_size=1 if strategy == "single" else 2)
         assert Spec.parse(spec.name).strategy == strategy
-    assert set(STEMS) <= set(STRATEGIES), "names.py knows a strategy that has no file"
-    assert "{strategy}" in GENERAL
+    assert set(KINDS) <= set(STRATEGIES), "kinds.py knows a strategy that has no file"
+    assert "{strategy}" in Kind().stem, "two new strategies need different names"
 
 
 # -- the published rows -------------------------------------------------------------------------------------------------

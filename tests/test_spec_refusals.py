@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit import Spec, SpecError
+from labkit.rows.fields import check_value
 from labkit.rows.params import all_names
-from labkit.rows.spec import FIELDS, check_value, make_spec, read_text_value
+from labkit.rows.spec import FIELDS, make_spec, read_text_value
+from labkit.runs.plan import plan
 from tests.refusals import refused
 from tests.test_spec import specs
 
@@ -106,7 +108,7 @@ def test_what_is_no_name(name: str) -> None:
 
 def test_a_slip_in_a_name_is_corrected() -> None:
     refused(lambda: Spec.parse("ddp_gloo_resnet81_bs128x2_cacheFalse_ampFalse"), "model='resnet81'", "did you mean 'resnet18'?")
-    refused(lambda: Spec.parse("dpp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"), f"did you mean '{DDP}'?")
+    refused(lambda: plan("dpp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"), f"did you mean '{DDP}'?")
     refused(lambda: Spec.parse(DDP + "+lr=1"), "'lr' cannot be set in a row's name")
     refused(lambda: Spec.parse("collective_gloo_resnet18_bs128x2+backend=nccl"), "'backend' cannot be set after a +")
 

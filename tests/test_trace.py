@@ -10,7 +10,7 @@ from labkit.plots.traces import holds_figure, split_figure, timeline
 from labkit.probes.recorder import Scales
 from labkit.probes.trace import longer, split_of, trace, union
 from labkit.processes.diagnose import RunFailed
-from labkit.rows.spec import SpecError
+from labkit.rows.fields import SpecError
 
 SINGLE = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
 DDP = "ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse"

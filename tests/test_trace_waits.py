@@ -13,7 +13,7 @@ from torch.distributed.pipelining import schedules
 from labkit.data.datasets import prepare
 from labkit.probes.trace import split_of
 from labkit.rows.spec import Spec
-from labkit.runs.train import plan
+from labkit.runs.plan import plan
 from tests.workers import in_workers
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.probes.wire import fit, wire, wire_figure
-from labkit.rows.spec import SpecError
+from labkit.plots.wire import wire_figure
+from labkit.probes.wire import fit, wire
+from labkit.rows.fields import SpecError
 
 
 @pytest.fixture(scope="module", autouse=True)

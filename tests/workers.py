@@ -18,8 +18,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
 from labkit.engine import loop
+from labkit.engine.job import Job
 from labkit.engine.models import build_model
-from labkit.processes.launch import Job, launch
+from labkit.processes.launch import launch
 from labkit.rows.spec import Spec
 from labkit.strategy import Place, learning_rate_factor, strategy_class
 

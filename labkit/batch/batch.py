@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,14 @@ from labkit.batch.notebooks import EVERYTHING, Notebook, cells_of, discover, inp
 from labkit.batch.processes import Children, sigterm_interrupts
 from labkit.processes.fork_server import lend
 from labkit.rows import params
-from labkit.rows.spec import FIELDS, SpecError
-from labkit.runs.folders import claimed, conditions, held, label_of, quiet, read_json, runs_folder, write_json
-from labkit.runs.train import Planned, plan
+from labkit.rows.fields import SpecError
+from labkit.rows.spec import FIELDS
+from labkit.runs.folders import claimed, conditions, label_of, quiet, runs_folder
+from labkit.runs.plan import Planned, plan
+from labkit.runs.statuses import Status
+from labkit.system.files import read_json, write_json
 
 FILES = ("ipynb", "ipynb.draft", "html", "log")
-
-
-@dataclass
-class Status:
-    """How one notebook ended: ok, failed, timeout, kernel died, interrupted; or running. `inputs`: a digest of all that it
-    depends on. `kept`: an earlier call executed it."""
-
-    notebook: str
-    status: str
-    reason: str = ""
-    seconds: float = 0.0
-    started_at: float = 0.0
-    inputs: str = ""
-    kept: bool = field(default=False, compare=False)
 
 
 @dataclass
@@ -212,19 +201,6 @@ def finish(task: Task, status: Status) -> Status:
 
 def wait_for(statuses: list[Status | Future[Status]]) -> list[Status]:
     return [status.result() if isinstance(status, Future) else status for status in statuses]
-
-
-def read_statuses(label: str) -> list[Status]:
-    """How each notebook ended that was executed for a profile's folder, by number. One that says it is running while no batch
-    is, or that says nothing, was interrupted."""
-    folder = runs_folder() / label / "notebooks"
-    found = []
-    for name in sorted({path.name.partition(".")[0] for path in folder.glob("[0-9]*.*")}):
-        status = Status(**(read_json(folder / f"{name}.status.json") or {"notebook": name, "status": "running"}))
-        if status.status == "running" and not held(folder):
-            status.status, status.reason = "interrupted", "the batch ended before the notebook did"
-        found.append(status)
-    return found
 
 
 def results_since(began: float) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.rows import params
-from labkit.rows.spec import SpecError, nearest
-from labkit.runs.folders import write_whole
+from labkit.rows.fields import SpecError, nearest
+from labkit.system.files import write_whole
 
 EVERYTHING = 99  # the notebook that reads the results of all others
 

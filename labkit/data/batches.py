@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as pil
 
-from labkit.data.datasets import DATASETS, open_arrays
+from labkit.data.datasets import open_arrays
+from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
+from labkit.system.lifeline import end_with_parent
 
 
 class Draws:
@@ -160,6 +162,4 @@ def count(spec: Spec, info) -> tuple[int, int]:
 
 
 def die_with_parent(_worker: int) -> None:
-    from labkit.engine.worker import end_with_parent
-
     end_with_parent()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from labkit.data.datasets import DatasetInfo
+    from labkit.rows.catalog import DatasetInfo
 
 
 def _digits(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:

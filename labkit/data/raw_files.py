@@ -17,7 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from labkit.rows.spec import SpecError
+from labkit.rows.fields import SpecError
 
 TIMEOUT_S = 30.0  # longest silence of a server
 MAX_BYTES = 200 * 2**20  # more than the largest file here: an endless download or a gzip bomb stops at it

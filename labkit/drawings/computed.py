@@ -94,7 +94,7 @@ def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
 def views(*, rank: int, progress: Any, caches: list[str], epochs: int) -> dict[str, list[list[list[float]]]]:
     """For each cache one picture as it is trained in each epoch: cropped and flipped by the draws that `labkit.data.batches` makes."""
     from labkit.data.batches import Draws
-    from labkit.data.datasets import DATASETS
+    from labkit.rows.catalog import DATASETS
     from labkit.rows.spec import Spec
 
     picture = np.array([[letter == "#" for letter in row] for row in LETTER], dtype=float).repeat(2, 0).repeat(2, 1)

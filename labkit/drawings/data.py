@@ -5,8 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from labkit.drawings.sheet import GREY, LINE, MESSAGE, Sheet, drawn
-from labkit.plots.style import STRATEGIES, lighter
+from labkit.plots.style import lighter
 from labkit.processes.launch import in_a_rank
+from labkit.rows.kinds import KINDS
 
 ONCE, EVERY = "#ffffff", "#f7c591"
 
@@ -51,13 +52,13 @@ def three_caches() -> Figure:
 @drawn
 def batches_over_ranks() -> Figure:
     """One epoch on two ranks with 64, 128 and 256 images per rank: the larger the batch, the fewer steps, and the fewer all-reduces."""
-    from labkit.data.datasets import DATASETS
+    from labkit.rows.catalog import DATASETS
 
     images, ranks = DATASETS["digits"].train_images, 2
     s = Sheet(13, 5.9, "One epoch on two ranks: batch per rank and steps",
               f"Computed for the {images:,} training images of digits. Lengths are images per rank, not time.")  # fmt: skip
     unit, tick, left, high = 0.0112, 0.1, 1.1, 0.36
-    blue = STRATEGIES["ddp"][0]
+    blue = KINDS["ddp"].colour
     fills = lighter(blue, 0.7), lighter(blue, 0.1)
     for b, y in zip((64, 128, 256), (4.05, 2.65, 1.25), strict=True):
         steps, rest = divmod(images, b * ranks)
@@ -123,7 +124,7 @@ def who_holds_what() -> Figure:
         for rank, parts in enumerate(ranks):
             for column, (px, py, pw, ph) in enumerate(parts):
                 x = 1.75 + column * 2.05 + rank * (wide + 0.1)
-                s.box(x + px * wide, y + py * high, pw * wide, ph * high, fill=STRATEGIES[strategy][0], line=0)
+                s.box(x + px * wide, y + py * high, pw * wide, ph * high, fill=KINDS[strategy].colour, line=0)
                 s.box(x, y, wide, high, fill="none")
                 if strategy == "fsdp" and column == 0:
                     s.box(x + 0.05, y + 0.05, wide - 0.1, high - 0.1, fill="none", edge=MESSAGE, line=1.6, style=(0, (2, 2)))

@@ -15,7 +15,7 @@ from labkit.drawings import models as drawings_models
 from labkit.drawings import numbers as drawings_numbers
 from labkit.drawings import steps as drawings_steps
 from labkit.drawings.sheet import DRAWINGS
-from labkit.rows.spec import SpecError, nearest
+from labkit.rows.fields import SpecError, nearest
 
 MODULES = (drawings_steps, drawings_messages, drawings_data, drawings_numbers, drawings_models)
 

@@ -14,11 +14,9 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from datetime import timedelta
-from multiprocessing import connection, forkserver, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +28,15 @@ import torch.distributed.tensor
 
 from labkit.engine import loop
 from labkit.engine.measure import Progress
-from labkit.rows.spec import STRATEGIES, Spec
-from labkit.runs.folders import write_json
+from labkit.rows.kinds import STRATEGIES
+from labkit.rows.spec import Spec
 from labkit.strategy import strategy_class
+from labkit.system.files import write_json
+from labkit.system.lifeline import end_with_parent
 from labkit.system.machine import loopback
 
 if TYPE_CHECKING:
-    from labkit.processes.launch import Job
+    from labkit.engine.job import Job
 
 # How gloo and NCCL say that a peer is gone or silent: a plain RuntimeError, told from others by its words alone.
 LOST_PEER_WORDS = ("gloo", "nccl", "timeout", "timed out", "by peer", "connection", "broken pipe", "socket", "pair closure")
@@ -128,30 +128,9 @@ def tune_process(threads: int) -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def end_with_parent() -> None:
-    """Make this process die when its parent does: by the kernel (even if it is stopped or holds the GIL), and by a thread.
-
-    A rank's parent is the fork server, which ends when its last writer is gone; a fork inherits that write end and
-    would keep the server, and so itself, alive: it is closed here. The thread watches the process that asked.
-    """
-    server: Any = forkserver._forkserver
-    if getattr(server, "_forkserver_alive_fd", None) is not None:
-        with contextlib.suppress(OSError):
-            os.close(server._forkserver_alive_fd)
-        server._forkserver_alive_fd = None
-    born_to = os.getppid()
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != born_to:
-        os._exit(1)
-    if parent := parent_process():
-        threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-
-
 def device_of(spec: Spec, rank: int, local_rank: int) -> torch.device:
     """The device of a rank, the `local_rank`-th of its host. A CUDA server shares cuda:0 with a worker, if there is one."""
-    server = spec.strategy == "parameter_server" and rank == spec.world_size
+    server = spec.is_server(rank)
     if spec.device == "cpu" or (server and spec.server_device == "cpu"):
         return torch.device("cpu")
     return torch.device("cuda", 0 if spec.share_device or server else local_rank)

@@ -53,7 +53,7 @@ def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
 def overview(name: str, ran: Ran) -> Picture | Text:
     """One of the report's overviews: throughput, accuracy_over_time, memory_and_throughput."""
     from labkit.plots.overviews import PLOTS
-    from labkit.rows.spec import SpecError, nearest
+    from labkit.rows.fields import SpecError, nearest
 
     if name not in PLOTS:
         raise SpecError(f"overview '{name}'{nearest(name, PLOTS)}")
@@ -129,8 +129,8 @@ def holds(traces: dict[str, Any]) -> Picture | Text:
 
 def messages(ranks: int = 2, **more: Any) -> Picture:
     """Time of an all-reduce over its size, measured here now or kept (`labkit.probes.wire`)."""
+    from labkit.plots.wire import wire_figure as figure
     from labkit.probes.wire import wire
-    from labkit.probes.wire import wire_figure as figure
 
     return Picture(figure(wire(ranks, **more)), "Time of an all-reduce, and of a memory copy, over the size of the message")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 from labkit.notebook.cells import Grid
+from labkit.rows.fields import SpecError, nearest
 from labkit.rows.params import PARAMS, read_yaml
-from labkit.rows.spec import SpecError, nearest
 
 
 @functools.cache

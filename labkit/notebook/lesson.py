@@ -12,8 +12,9 @@ from typing import Any
 from labkit.notebook.cells import Grid, Html, Picture, Text, interactive
 from labkit.notebook.ran import Ran, kept
 from labkit.rows import params
-from labkit.rows.spec import SpecError, nearest
-from labkit.runs import train as runs
+from labkit.rows.fields import SpecError, nearest
+from labkit.runs import train
+from labkit.runs.plan import Planned, plan
 
 WHICH = {"fastest": ("images_per_s", False), "least_memory": ("max_mem_mb", True), "most_accurate": ("best_acc_pct", False)}
 QUESTIONS = {
@@ -44,8 +45,8 @@ class Lesson:
         found = params.group(group)
         self.group = dataclasses.replace(found, rows=tuple(rows) or found.rows, claim=claim.strip() or found.claim)
         self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
-        runs.get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
-        self.planned = runs.plan(list(self.group.rows), profile, self.overrides)
+        train.get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
+        self.planned = plan(list(self.group.rows), profile, self.overrides)
         self.guess, self.guessed_by = as_published(self.group, self.planned), "default: as published"
         self.ran: Ran | None = None
 
@@ -112,7 +113,7 @@ class Lesson:
         live = Live(self.group.title_en if rows is None else "More rows", before.planned, self.repeats, expected)
         word = "stopped by an error"
         try:
-            runs.train_rows(asked, self.profile, self.repeats, self.fresh, changed, live)
+            train.train_rows(asked, self.profile, self.repeats, self.fresh, changed, live)
             word = ""
         except KeyboardInterrupt:
             word = "interrupted; finished runs are kept"
@@ -131,7 +132,7 @@ class Lesson:
         """
         from labkit.probes.trace import trace
 
-        planned = runs.plan([row], self.profile, {**self.overrides, **overrides})
+        planned = plan([row], self.profile, {**self.overrides, **overrides})
         runnable = [one for one in planned if one.spec]
         if not runnable:
             return None
@@ -184,7 +185,7 @@ class Lesson:
         )
 
 
-def as_published(group: params.Group, planned: list[runs.Planned]) -> dict[str, Any]:
+def as_published(group: params.Group, planned: list[Planned]) -> dict[str, Any]:
     """The guess of somebody who believes the published table: its best rows, under the names that run here."""
     there = {row["experiment"]: row for row in params.published()}
     instead = {other: row.name for row in planned for other in row.stands_for}

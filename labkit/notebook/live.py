@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.notebook.cells import Html
-from labkit.plots.style import ANOTHER, STRATEGIES
 from labkit.results.table import time_parts
+from labkit.rows.kinds import kind_of
 
 UPDATE_S = 0.25
 WINDOW_S = 3.0  # the live images/s are those of the last seconds
@@ -130,7 +130,7 @@ class Live:
         )
         lines = [told(i, rank, self.row.spec) for i, rank in enumerate(self.ranks)]
         text = "\n".join([f"{head} ({times})", *lines])
-        colour = STRATEGIES.get(self.row.spec.strategy, ANOTHER)[0]
+        colour = self.row.spec.kind.colour
         return Html(
             panel(
                 head,
@@ -153,14 +153,14 @@ class Live:
 
 
 def steps_per_epoch(spec: Any) -> int:
-    from labkit.data.datasets import DATASETS
+    from labkit.rows.catalog import DATASETS
 
     return max(1, (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step)
 
 
 def told(index: int, rank: Rank, spec: Any) -> str:
     event, rate = rank.event, rank.images_per_s()
-    part = "server" if spec.strategy == "parameter_server" and index == spec.world_size else f"rank {index}"
+    part = "server" if spec.is_server(index) else f"rank {index}"
     where = f"epoch {min(event['epoch'] + 1, spec.epochs)} of {spec.epochs}, step {event['step'] + 1} of {steps_per_epoch(spec)}"
     speed = f"{rate:,.0f} images/s" if rate and part != "server" and event["phase"] in ("step", "data") else ""
     loss = f"loss {event['loss']:.3f}" if event["loss"] is not None else ""
@@ -206,7 +206,7 @@ def ended(title: str, lines: list[dict[str, Any]], results: dict[str, list[dict[
     scale, y, shapes, texts = 420 / longest, 8, [], []
     for line, one in runs:
         kept = one["started_at"] < began
-        x, colour = 330.0, STRATEGIES.get(one["spec"]["strategy"], ANOTHER)[0]
+        x, colour = 330.0, kind_of(one["spec"]["strategy"]).colour
         parts = time_parts(one)
         for key, _, grey in PARTS:
             width = parts[key] * scale

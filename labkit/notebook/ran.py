@@ -7,7 +7,8 @@ from typing import Any
 from labkit.notebook.cells import Grid
 from labkit.results import verdict
 from labkit.rows import params
-from labkit.runs.train import Planned, label_of, plan
+from labkit.runs.folders import label_of
+from labkit.runs.plan import Planned, plan
 
 PUBLISHED_FORM = {
     "name": "experiment",

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.notebook.cells import Html, Text
-from labkit.rows.spec import STRATEGIES, SpecError, nearest
+from labkit.rows.fields import SpecError, nearest
+from labkit.rows.kinds import STRATEGIES
 
 PACKAGE = Path(__file__).parents[1]
 COLOURS = {"+": ("#e6f4ea", "#137333"), "-": ("#fce8e6", "#a50e0e"), " ": ("transparent", "inherit")}

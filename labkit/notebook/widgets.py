@@ -64,10 +64,11 @@ def explorer(profile: str = "quick") -> Any:
 
     def work() -> None:
         from labkit.notebook.live import Live
-        from labkit.runs import train as runs
+        from labkit.runs.plan import plan
+        from labkit.runs.train import train_rows
 
         chosen = list(rows.value)
-        view = Live("Row explorer", runs.plan(chosen, profiles.value), show=lambda what: setattr(live, "value", what.html))
+        view = Live("Row explorer", plan(chosen, profiles.value), show=lambda what: setattr(live, "value", what.html))
 
         def on_progress(*what: Any) -> None:
             if stopping.is_set():
@@ -75,7 +76,7 @@ def explorer(profile: str = "quick") -> Any:
             view(*what)
 
         try:
-            runs.run(chosen, profiles.value, on_progress=on_progress)
+            train_rows(chosen, profiles.value, 1, False, None, on_progress)
             live.value += "<p>done</p>"
         except KeyboardInterrupt:
             live.value += "<p>stopped; finished runs are kept</p>"

@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from labkit.plots.groups import HALO, curve, epochs, lines
 from labkit.plots.style import (
     PEAK,
-    STRATEGIES,
     Results,
     apart,
     good,
@@ -24,7 +23,8 @@ from labkit.plots.style import (
     where,
 )
 from labkit.results.verdict import FIGURES, Row, order, short_name
-from labkit.rows.spec import SpecError, nearest
+from labkit.rows.fields import SpecError, nearest
+from labkit.rows.kinds import KINDS
 
 MEASURES = {
     "images_per_s": "training throughput of all ranks together (images/s)",
@@ -103,7 +103,7 @@ def staleness_figure(late: dict[str, dict[int, int]]) -> Figure:
     for axes, (name, one) in zip(panels, late.items(), strict=True):
         gradients = sum(one.values())
         for updates, n in sorted(one.items()):
-            axes.bar(updates, n / gradients, color=STRATEGIES["parameter_server"][0], edgecolor="black", width=0.7)
+            axes.bar(updates, n / gradients, color=KINDS["parameter_server"].colour, edgecolor="black", width=0.7)
             share = f"{100 * n / gradients:.1f} %" if n < gradients else "all"
             axes.annotate(share, (updates, n / gradients), (0, 3), textcoords="offset points", ha="center", fontsize=11)
         mean = sum(updates * n for updates, n in one.items()) / gradients

@@ -33,7 +33,7 @@ from labkit.plots.style import (
 )
 from labkit.results.verdict import short_name
 from labkit.rows import params
-from labkit.runs.folders import write_whole
+from labkit.system.files import write_whole
 
 PAGE, TITLE, LINE, FEW, MANY = 13.2, 0.65, 2.75, 4.35, 13.2  # inches: width of the accuracy plot, height of its title and of
 # each line of panels, width of a panel with few rows (named above it) and with many (named to its right)

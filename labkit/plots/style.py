@@ -21,7 +21,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from labkit.system.fonts import chinese_font
+from labkit.rows.kinds import KINDS, kind_of
+from labkit.rows.params import chinese_letters
+from labkit.system.fonts import font_with
 
 Box = Sequence[float]  # left, bottom, right, top
 Results = dict[str, list[dict[str, Any]]]
@@ -35,16 +37,6 @@ STYLE = {
     "svg.hashsalt": "labkit",  # with no date in it either, the same figures give the same bytes
     "savefig.dpi": 110,
 }
-STRATEGIES = {  # colour, marker
-    "single": ("#262626", "o"),
-    "ddp": ("#1f5fa8", "s"),
-    "data_parallel": ("#8a3ffc", "D"),
-    "model_parallel": ("#c1440e", "^"),
-    "fsdp": ("#5fb3e6", "P"),
-    "collective": ("#2f8f5b", "v"),
-    "parameter_server": ("#e3a600", "X"),
-}
-ANOTHER = ("#8c8c8c", "h")
 DASHES, MARKERS, HATCHES = (
     ("-", "--", "-.", ":"),
     "os^DvPX*",
@@ -86,12 +78,13 @@ def strategy(repeats: list[dict[str, Any]]) -> str:
 
 def look(repeats: list[dict[str, Any]]) -> tuple[str, str]:
     """The colour and the marker of a row."""
-    return STRATEGIES.get(strategy(repeats), ANOTHER)
+    kind = kind_of(strategy(repeats))
+    return kind.colour, kind.marker
 
 
 def in_order(strategies: Iterable[str]) -> list[str]:
     there = set(strategies)
-    return [name for name in STRATEGIES if name in there] + sorted(there - STRATEGIES.keys())
+    return [name for name in KINDS if name in there] + sorted(there - KINDS.keys())
 
 
 def apart(rows: Results) -> dict[str, dict[str, Any]]:
@@ -108,6 +101,11 @@ def apart(rows: Results) -> dict[str, dict[str, Any]]:
             "dash": DASHES[i % len(DASHES)],
         }
     return looks
+
+
+def chinese_font() -> str:
+    """The name of a font that has the Chinese titles' characters; "" if there is none."""
+    return font_with(chinese_letters())
 
 
 def ink(colour: Any) -> str:

@@ -64,7 +64,7 @@ def micro_batches(events: list[list[Any]]) -> dict[tuple[str, int], tuple[float,
 
 
 def name_of(trace: Trace, rank: int, lane: int, lanes: list[tuple[int, int]]) -> str:
-    if trace.spec.strategy == "parameter_server" and rank == trace.spec.world_size:
+    if trace.spec.is_server(rank):
         return "server"
     return f"replica {lane}" if sum(one == rank for one, _ in lanes) > 1 else f"rank {rank}"
 

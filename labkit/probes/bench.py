@@ -19,10 +19,12 @@ import torch
 import torch.distributed as dist
 
 from labkit.processes import fork_server, launch
-from labkit.rows.spec import Spec, SpecError, nearest
+from labkit.rows.fields import SpecError, nearest
+from labkit.rows.fit import fit
+from labkit.rows.spec import Spec
 from labkit.runs import folders
-from labkit.runs import train as runs
-from labkit.system.machine import fit, this_machine
+from labkit.runs.train import run_once
+from labkit.system.machine import this_machine
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 FASHION = {
@@ -40,7 +42,7 @@ FASHION = {
 def measured(name: str, **fields: Any) -> dict[str, Any]:
     """One fresh run of a row; raises if it gave no result."""
     spec = fit(Spec.parse(name, **fields), this_machine())
-    outcome = runs.run_once(spec, "bench", fresh=True)
+    outcome = run_once(spec, "bench", fresh=True)
     if outcome["status"] != "ok":
         raise RuntimeError(f"{name}: {outcome['status']}: {outcome['reason']}")
     return outcome

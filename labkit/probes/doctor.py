@@ -17,12 +17,12 @@ from typing import Any
 
 import psutil
 
-from labkit.system.fonts import chinese_font
+from labkit.processes.strays import workers
+from labkit.rows.params import chinese_letters
+from labkit.system.fonts import font_with
 
 MIB, GIB = 2**20, 2**30
-SHARED_MEMORY_NEEDED = 64 * MIB
-MEMORY_NEEDED = GIB
-SERVER = re.compile(r"multiprocessing\.forkserver import main; main\(\d+, (\d+), .*'labkit\.engine\.worker'")
+SHARED_MEMORY_NEEDED, MEMORY_NEEDED = 64 * MIB, GIB
 
 Findings = Iterator[tuple[str, ...]]  # level, text and, where there is one, remedy
 
@@ -169,14 +169,15 @@ def cuda() -> Findings:
 
 
 def fonts() -> Findings:
-    if name := chinese_font():
+    if name := font_with(chinese_letters()):
         yield "ok", f"{name} has the characters of the Chinese titles"
     else:
         yield "note", "no font has Chinese characters: plots can only be labelled in English", "apt-get install fonts-noto-cjk"
 
 
 def data_sets() -> Findings:
-    from labkit.data.datasets import DATASETS, where
+    from labkit.data.datasets import where
+    from labkit.rows.catalog import DATASETS
 
     for name in DATASETS:
         text = where(name)
@@ -215,36 +216,6 @@ def processes() -> Findings:
         yield "note", f"process {pid} is training now", "wait for it: two trainings at once slow each other down"
     if not stray and not launchers:
         yield "ok", "no stray workers, and no other training"
-
-
-def workers() -> tuple[set[int], set[int]]:
-    """This user's fork servers and ranks that have no launcher any more; and the launchers whose ranks are at work."""
-    stray, launchers = set(), set()
-    for process in psutil.process_iter():
-        try:
-            match, parent = SERVER.search(" ".join(process.cmdline())), process.parent()
-            if not match or process.uids().real != os.getuid():
-                continue
-            is_rank = parent is not None and SERVER.search(" ".join(parent.cmdline()))  # a fork has its server's command line
-            launcher = launcher_of(parent if parent and is_rank else process, int(match[1]))
-        except psutil.Error:  # it has just ended
-            continue
-        if launcher is None:
-            stray.add(process.pid)
-        elif is_rank and launcher != os.getpid():
-            launchers.add(launcher)
-    return stray, launchers
-
-
-def launcher_of(server: psutil.Process, pipe: int) -> int | None:
-    """The process that started a fork server, if it lives. After it died, the parent is whoever adopts orphans: that one
-    does not hold the other end of the pipe by which the server learns that its clients are gone."""
-    parent = server.ppid()
-    try:
-        held = {os.readlink(entry.path) for entry in os.scandir(f"/proc/{parent}/fd")}
-        return parent if os.readlink(f"/proc/{server.pid}/fd/{pipe}") in held else None
-    except OSError:  # not Linux, or not to be seen: call nobody a stray who may not be one
-        return parent if parent > 1 else None
 
 
 CHECKS = (system, cores, arithmetic, memory, shared_memory, loopback, torch_build, cuda, fonts, data_sets, runs_folder, processes)

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 from torchvision import transforms
 
-from labkit.data.datasets import DATASETS, open_arrays, prepare
+from labkit.data.datasets import open_arrays, prepare
 from labkit.engine.models import build_model
+from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 from labkit.strategy import learning_rate_factor
 
@@ -108,7 +109,9 @@ def main():
 
 
 if __name__ == "__main__":
-    from labkit.engine.worker import end_with_parent  # not of the tutorials: a benchmark that is ended must leave nothing running
+    from labkit.system.lifeline import (
+        end_with_parent,  # not of the tutorials: a benchmark that is ended must leave nothing running
+    )
 
     end_with_parent()
     main()

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.notebook.cells import over
-from labkit.rows.spec import Spec, SpecError
-from labkit.system.machine import process_group, this_machine
+from labkit.rows.fields import SpecError
+from labkit.rows.fit import process_group
+from labkit.rows.kinds import STRATEGIES, kind_of
+from labkit.rows.spec import Spec
+from labkit.system.machine import this_machine
 
 PROBE = ("trace.py", "recorder.py")  # an edit of these makes kept traces invalid, beside what does so for every run
 WARMUP_STEPS = 1  # in it, memory is weighed
 KINDS = ("backward", "forward", "update", "data")  # where two happen at once, the time counts as the first of these
-SILENCEABLE = ("ddp", "fsdp", "collective", "parameter_server")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def union(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def longer(one: Trace | None, other: Trace | None) -> float | None:
     """How many times as long a step of `one` takes as a step of `other`; None if either is missing."""
-    return over(one.slowest_s() if one else None, other.slowest_s() if other else None)
+    return one.slowest_s() / other.slowest_s() if one and other else None
 
 
 def trace(
@@ -111,9 +112,11 @@ def trace(
     that this machine cannot run, or that cannot compute without an exchange; RunFailed if a rank fails.
     """
     from labkit.data.datasets import prepare
-    from labkit.processes.launch import Job, launch
-    from labkit.runs.folders import claimed, conditions, label_of, quiet, read_json, runs_folder, write_json
-    from labkit.runs.train import plan
+    from labkit.engine.job import Job
+    from labkit.processes.launch import launch
+    from labkit.runs.folders import claimed, conditions, label_of, quiet, runs_folder
+    from labkit.runs.plan import plan
+    from labkit.system.files import read_json, write_json
 
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
         raise SpecError(f"steps={steps!r}: must be a whole number from 1 to 1000")
@@ -121,10 +124,9 @@ def trace(
     spec = planned.spec
     if spec is None:
         raise SpecError(f"{row}: {planned.reason}")
-    if not exchange and spec.strategy not in SILENCEABLE:
-        raise SpecError(
-            f"exchange=False: {spec.strategy} has no exchange to leave out; it can be had for {', '.join(SILENCEABLE)}"
-        )
+    if not exchange and not spec.kind.splits_batch:
+        others = ", ".join(name for name in STRATEGIES if kind_of(name).splits_batch)
+        raise SpecError(f"exchange=False: {spec.strategy} has no exchange to leave out; it can be had for {others}")
     if spec.strategy == "data_parallel" and spec.device == "cuda":
         raise SpecError(
             f"{row}: torch's DataParallel makes new replicas in every step, which this probe cannot follow; use device=cpu"

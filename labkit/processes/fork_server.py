@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.processes.diagnose import RunFailed
-from labkit.runs.folders import code_digest
+from labkit.processes.digest import code_digest
 
 PRELOAD = ["labkit.engine.worker", "labkit.processes.launch"]
 LENT = "LABKIT_FORK_SERVER"  # the address of a fork server that may be used, and the digest of the code that it has imported

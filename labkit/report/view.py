@@ -29,7 +29,7 @@ class Found:
     def __init__(self, profile: str, overrides: dict[str, Any], folder: Path):
         from labkit.results.table import read_results
         from labkit.runs.folders import label_of, runs_folder
-        from labkit.runs.train import plan
+        from labkit.runs.plan import plan
 
         planned, self.label = plan("all", profile, overrides), label_of(profile, overrides)
         self.profile, self.overrides, self.folder = params.profile(profile), overrides, folder
@@ -142,7 +142,7 @@ def staleness(found: Found) -> list[dict[str, Any]]:
 
 def notebooks(found: Found) -> list[dict[str, Any]]:
     """How the notebooks ended whose results these are, if a batch ran them; with links to what there is of them."""
-    from labkit.batch.batch import read_statuses
+    from labkit.runs.statuses import read_statuses
 
     lines = []
     for status in read_statuses(found.label):

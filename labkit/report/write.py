@@ -24,8 +24,8 @@ from labkit.report.sentences import Say
 from labkit.report.view import Found, view
 from labkit.report.words import HTML, LANGUAGES, MARKDOWN, TEMPLATES, Style, Words
 from labkit.rows import params
-from labkit.rows.spec import SpecError, nearest
-from labkit.runs.folders import write_whole
+from labkit.rows.fields import SpecError, nearest
+from labkit.system.files import write_whole
 
 STYLES = (MARKDOWN, HTML)
 COLOURS = 128  # of an inlined picture

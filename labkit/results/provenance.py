@@ -47,7 +47,7 @@ def machine_of(machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_of(spec: dict[str, Any]) -> dict[str, Any]:
-    from labkit.data.datasets import DATASETS
+    from labkit.rows.catalog import DATASETS
 
     info = DATASETS[spec["dataset"]]
     return {

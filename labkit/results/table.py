@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from labkit.rows import params
-from labkit.runs.folders import held, label_of, read_json, runs_folder
-from labkit.runs.train import Planned, plan
+from labkit.runs.folders import held, label_of, runs_folder
+from labkit.runs.plan import Planned, plan
+from labkit.runs.train import train_rows
+from labkit.system.files import read_json
 
 MEASURED = ("images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s", "train_s", "eval_s", "data_wait_s")
 COLUMNS = (
@@ -75,6 +77,25 @@ def summary(planned: list[Planned], outcomes: dict[str, list[dict[str, Any]]], l
     import pandas as pd
 
     return pd.DataFrame([line_of(row, outcomes.get(row.name, []), label) for row in planned])
+
+
+def run(
+    rows: Any,
+    profile: str = "quick",
+    *,
+    repeats: int = 1,
+    fresh: bool | float = False,
+    overrides: dict[str, Any] | None = None,
+    on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None = None,
+) -> Any:
+    """Train rows and return a pandas DataFrame with one line per row (see `results.summary`).
+
+    The same spec on the same machine, code and versions is not trained again unless `fresh`: True for always, or a time
+    (Unix seconds) before which a result is too old. Repeats are interleaved: every row once, then every row again, so
+    that a slow minute of the machine hits all alike. `on_progress(row, repeat, events)` is called a few times a second with the latest event of each rank. A failed run is a line with its status
+    and reason; a bad value raises SpecError before any process starts; an interrupt ends all processes and passes on.
+    """
+    return summary(*train_rows(rows, profile, repeats, fresh, overrides, on_progress))
 
 
 def table(profile: str = "quick", rows: Any = "all", overrides: dict[str, Any] | None = None) -> Any:

@@ -80,7 +80,7 @@ class Row:
 
     @property
     def test_images(self) -> int:
-        from labkit.data.datasets import DATASETS
+        from labkit.rows.catalog import DATASETS
 
         spec = self.good[0]["spec"]
         return spec["test_samples"] or DATASETS[spec["dataset"]].test_images
@@ -115,7 +115,7 @@ def besides(group: params.Group, rows: list[Row]) -> list[Beside]:
     ran = [by_name[name] for name in answered(group, rows).values() if name in by_name and by_name[name].good]
     ran = list({row.name: row for row in ran}.values())
     nccl = {row.name: next((name for name in row.stands_for if name in table), "") for row in ran}
-    on_nccl = any((nccl[row.name] and row.name not in table) or row.spec.strategy == "fsdp" for row in ran)
+    on_nccl = any((nccl[row.name] and row.name not in table) or row.spec.kind.published_on_nccl for row in ran)
     found = []
     for row in ran:
         via = nccl[row.name] if on_nccl else ""

@@ -6,13 +6,16 @@ A group file says what one notebook compares; a profile says how big everything 
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec, SpecError, check_value, nearest
+from labkit.rows.fields import SpecError, check_value, nearest
+from labkit.rows.names import UnknownName
+from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params"
@@ -85,6 +88,11 @@ def read_group(path: Path) -> Group:
             raise SpecError(f"{path}: rows: {row!r} must be the name of a row, not {type(row).__name__}")
         try:
             Spec.parse(row)
+        except UnknownName as error:
+            names = [line["experiment"] for line in published()]
+            close = difflib.get_close_matches(row, names, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise SpecError(f"{path}: rows: {error}{hint}") from None
         except SpecError as error:
             raise SpecError(f"{path}: rows: {error}") from None
     names = content["rows"]
@@ -109,6 +117,11 @@ def group(number: int) -> Group:
         if one.number == number:
             return one
     raise SpecError(f"group {number}: there is none; known: {', '.join(str(one.number) for one in groups())}")
+
+
+def chinese_letters() -> str:
+    """Each Chinese character of the groups' titles once, sorted: what a font must have to draw them."""
+    return "".join(sorted({letter for group in groups() for letter in group.title_zh if ord(letter) > 127}))
 
 
 def profile_names() -> list[str]:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from labkit.processes.digest import code_digest
 from labkit.rows import params
 from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
+from labkit.system.files import read_json, write_json, write_whole  # noqa: F401
 from labkit.system.machine import this_machine, versions
 
 FREE_BYTES_NEEDED = 64 * 2**20
 QUIET = "LABKIT_QUIET"  # the lock of the batch that we work for: see `quiet`
-ENGINE = ("data", "engine", "processes", "rows", "runs", "strategies", "system")  # folders, with all that lies in them
 
 
 def runs_folder() -> Path:
@@ -62,15 +60,6 @@ def conditions(spec: Spec) -> dict[str, Any]:
     return {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
 
 
-def code_digest() -> str:
-    """A digest of the files that decide what is trained and how it is measured; plots and texts are not among them."""
-    package, digest = Path(__file__).parents[1], hashlib.sha256()
-    files = [path for folder in ENGINE for path in (package / folder).rglob("*.py")]
-    for path in sorted([package / "strategy.py", *files]):
-        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def commit() -> str:
     """The commit of the lab that ran, with `+` if files were changed since; "unknown" outside a checkout."""
     git = ["git", "-C", str(params.ROOT)]
@@ -82,33 +71,6 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise OSError(f"{path}: damaged ({error}); delete this file to have the row trained again") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON, the file whole or not at all."""
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the process or the machine dies in between."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

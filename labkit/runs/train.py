@@ -11,109 +11,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit.rows import params
-from labkit.rows.spec import Spec, SpecError
-from labkit.runs.folders import claimed, conditions, keep, label_of, opening, quiet, read_json, runs_folder, write_json
-from labkit.system.machine import Needs, fit, process_group, this_machine
-
-
-@dataclass
-class Planned:
-    """A row as this machine will run it; `spec` None: it cannot, for `reason`. `stands_for`: rows that it runs in place of."""
-
-    name: str
-    spec: Spec | None
-    reason: str = ""
-    stands_for: list[str] = field(default_factory=list)
-
-
-def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> list[Planned]:
-    """The rows that `rows` names, as this machine runs them, each once: a group's number, a row's name, a Spec, "all",
-    or a list of these. Raises SpecError before anything is started."""
-    return fit_all(wanted(rows, profile, overrides), overrides or {})
-
-
-def fit_all(specs: list[Spec], overrides: dict[str, Any]) -> list[Planned]:
-    machine = this_machine()
-    if overrides.get("backend") == "nccl" and (not machine.cuda or overrides.get("device") == "cpu"):
-        raise SpecError("backend=nccl: NCCL moves CUDA tensors, and there is no CUDA here; use backend=gloo")
-    planned: dict[str, Planned] = {}
-    for spec in specs:
-        name, reason, twin = spec.name, "", None
-        try:
-            fitted: Spec | None = fit(spec, machine)
-        except Needs as needs:
-            fitted, reason, twin = None, needs.reason, needs.instead
-        if fitted is not None:
-            planned.setdefault(fitted.name, Planned(fitted.name, fitted))
-        else:
-            planned.setdefault(name, Planned(name, None, reason))
-        if twin is not None:
-            stands_for = planned.setdefault(twin.name, Planned(twin.name, twin)).stands_for
-            stands_for.extend([name] if name not in stands_for else [])  # a row may be asked for through two groups
-    return list(planned.values())
-
-
-def wanted(rows: Any, profile: str, overrides: dict[str, Any] | None = None) -> list[Spec]:
-    """The Specs that are asked for, checked as far as can be without looking at the machine, which takes seconds."""
-    scale = params.profile(profile).fields
-    specs = [asked.but(**(overrides or {})) for asked in _specs(rows, scale)]
-    for spec in specs:
-        _check_samples(spec)
-    return specs
-
-
-def _specs(rows: Any, scale: dict[str, Any]) -> Iterator[Spec]:
-    if isinstance(rows, Spec):
-        yield rows
-    elif rows == "all":
-        yield from _specs(params.all_names(), scale)
-    elif isinstance(rows, int) or (isinstance(rows, str) and rows.isdecimal()):
-        yield from _specs(params.group(int(rows)).rows, scale)
-    elif isinstance(rows, str):
-        yield Spec.parse(rows, **scale)
-    else:
-        for row in rows:
-            yield from _specs(row, scale)
-
-
-def _check_samples(spec: Spec) -> None:
-    from labkit.data.datasets import DATASETS
-
-    info = DATASETS[spec.dataset]
-    for key, most in (("train_samples", info.train_images), ("test_samples", info.test_images)):
-        if getattr(spec, key) > most:
-            raise SpecError(f"{key}={getattr(spec, key)}: {spec.dataset} has {most}; use at most that, or 0 for all")
-    images = spec.train_samples or info.train_images
-    if images < spec.images_per_step:
-        raise SpecError(f"batch_per_rank={spec.batch_per_rank}: one step of {spec.name} takes {spec.images_per_step} images, "
-                        f"and there are {images}; use a smaller batch or more train_samples")  # fmt: skip
-
-
-def run(
-    rows: Any,
-    profile: str = "quick",
-    *,
-    repeats: int = 1,
-    fresh: bool | float = False,
-    overrides: dict[str, Any] | None = None,
-    on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None = None,
-) -> Any:
-    """Train rows and return a pandas DataFrame with one line per row (see `results.summary`).
-
-    The same spec on the same machine, code and versions is not trained again unless `fresh`: True for always, or a time
-    (Unix seconds) before which a result is too old. Repeats are interleaved: every row once, then every row again, so
-    that a slow minute of the machine hits all alike. `on_progress(row, repeat, events)` is called a few times a second with the latest event of each rank. A failed run is a line with its status
-    and reason; a bad value raises SpecError before any process starts; an interrupt ends all processes and passes on.
-    """
-    from labkit.results.table import summary
-
-    return summary(*train_rows(rows, profile, repeats, fresh, overrides, on_progress))
+from labkit.rows.fields import SpecError
+from labkit.rows.fit import process_group
+from labkit.rows.spec import Spec
+from labkit.runs.folders import claimed, conditions, keep, label_of, opening, quiet, runs_folder
+from labkit.runs.plan import Planned, fit_all, wanted
+from labkit.system.files import read_json, write_json
 
 
 def train_rows(
@@ -187,7 +94,9 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
 
 def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_progress) -> dict[str, Any]:
     """Start the ranks, and boil down what they return; or the status and the reason why there is nothing."""
-    from labkit.processes.launch import Job, RunFailed, launch
+    from labkit.engine.job import Job
+    from labkit.processes.diagnose import RunFailed
+    from labkit.processes.launch import launch
 
     job = Job(
         target="labkit.engine.worker:train_row",

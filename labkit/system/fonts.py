@@ -18,22 +18,15 @@ def has_glyphs(path: str, letters: set[int]) -> bool:
         return False
 
 
-def wanted() -> set[int]:
-    """The characters of the groups' Chinese titles that are not ASCII."""
-    from labkit.rows.params import groups
-
-    return {ord(letter) for group in groups() for letter in group.title_zh if ord(letter) > 127}
-
-
 @functools.cache
-def chinese_font() -> str:
-    """The name of a font that matplotlib can use and that has every character of the Chinese titles; "" if there is none.
+def font_with(text: str) -> str:
+    """The name of a font that matplotlib can use and that has every character of a text; "" if there is none.
 
     matplotlib lists fonts once and remembers the list: of the usual folders we look ourselves for one that came later.
     """
     from matplotlib.font_manager import fontManager
 
-    letters = wanted()
+    letters = set(map(ord, text))
     for font in sorted(fontManager.ttflist, key=lambda font: (font.weight != 400, font.name, font.fname)):
         # matplotlib's own Last Resort font draws every letter as a box
         if "Last Resort" not in font.name and has_glyphs(font.fname, letters):

@@ -13,9 +13,10 @@ import labkit
 from labkit.data.batches import Data
 from labkit.data.datasets import prepare
 from labkit.probes.trace import trace
+from labkit.rows.fit import fit
 from labkit.rows.params import all_names, published
 from labkit.runs.train import run_once
-from labkit.system.machine import fit, this_machine
+from labkit.system.machine import this_machine
 
 pytestmark = pytest.mark.gpu
 

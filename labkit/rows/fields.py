@@ -1,0 +1,73 @@
+"""One field of a Spec: its limits, and how a value is checked against them. Knows no field by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a word"}
+
+
+class SpecError(ValueError):
+    """A value that no run can be started with. The message names the key, the value and the remedy."""
+
+
+def field(default: Any, about: str, *, choices=None, low=None, high=None, above=None, scale=False) -> Any:
+    """A field of a dataclass with its limits: one of `choices`, low <= value <= high, value > above."""
+    limits = {"about": about, "choices": choices, "low": low, "high": high, "above": above, "scale": scale}
+    return dataclasses.field(default=default, metadata=limits)
+
+
+def scale(default: Any, about: str, **limits: Any) -> Any:
+    """A field that a profile sets: how big, how long, on which device."""
+    return field(default, about, scale=True, **limits)
+
+
+def nearest(word: str, known_words: Iterable[str]) -> str:
+    """`; did you mean X?` or the list of what is known, to end an error message with."""
+    close = difflib.get_close_matches(str(word), list(known_words), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known_words)}"
+
+
+def check_value(f: dataclasses.Field, value: Any) -> None:
+    """Raise SpecError unless `value` has the field's type and keeps its limits."""
+    wanted, limits, at = f.type, f.metadata, f"{f.name}={value!r}"
+    fits = {
+        "bool": isinstance(value, bool),
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
+        "str": isinstance(value, str),
+    }[str(wanted)]
+    if not fits:
+        hint = (
+            "; write it without quotes, and with a point: YAML takes 1e-4 for text, 1.0e-4 for a number"
+            if isinstance(value, str)
+            else ""
+        )
+        if wanted == "str" and isinstance(value, bool):
+            hint = f"; write it in quotes: '{str(value).lower()}'"
+        raise SpecError(f"{at}: must be {TYPES[str(wanted)]}, not {type(value).__name__}{hint}")
+    if limits["choices"] and value not in limits["choices"]:
+        raise SpecError(f"{at}: there is no such choice{nearest(value, limits['choices'])}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high, above = limits["low"], limits["high"], limits["above"]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SpecError(f"{at}: must be a finite number ({f.metadata['about']}; the default is {f.default})")
+        if (low is not None and value < low) or (above is not None and value <= above) or (high is not None and value > high):
+            floor = f"at least {low}" if low is not None else f"more than {above}"
+            roof = f" and at most {high}" if high is not None else ""
+            raise SpecError(f"{at}: must be {floor}{roof} ({f.metadata['about']}; the default is {f.default})")
+
+
+def read_text(f: dataclasses.Field, text: str) -> Any:
+    """A field's value from a text, such as the command line's `--set key=text`. Raises SpecError for a text of another type."""
+    wanted = str(f.type)
+    try:
+        if wanted == "bool":
+            return {"true": True, "false": False}[text.lower()]
+        return {"int": int, "float": float, "str": str}[wanted](text.lower() if f.name == "cache" else text)
+    except (KeyError, ValueError):
+        raise SpecError(f"{f.name}={text}: must be {TYPES[wanted]} ({f.metadata['about']})") from None

@@ -1,0 +1,121 @@
+"""What the rest of the lab must know of a strategy that its file does not show: one place, and a default that fits a new file.
+
+A file in `labkit/strategies/` is a strategy, by its name. One that is not in KINDS is a `Kind()`: ranks that each train their own
+part of every step's images and exchange something over NCCL or gloo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+STRATEGIES = sorted(path.stem for path in (Path(__file__).parents[1] / "strategies").glob("[a-z]*.py"))
+MAX_PROCESSES = 64
+
+
+@dataclass(frozen=True)
+class Kind:
+    """
+    stem                the published form of a row's name; `rows/names.py` reads and writes it
+    one_process         the launcher starts one process, whose replicas (if any) are threads: no messages
+    whole_batch         every rank is given all images of a step: its batch is that of one rank
+    server              one process more than ranks: it trains no images, and owns the weights
+    backends            libraries that can carry its messages
+    least, most         ranks (replicas, workers) that it can have
+    gloo_carries_cuda   it can run over gloo with tensors on CUDA
+    published_on_nccl   its published rows ran on NCCL, though their names tell no backend
+    exact               with norm=group it ends at the weights of one process that trains the whole batch
+    settings            fields of Spec that this strategy uses and most others do not
+    colour, marker      how pictures show it
+    """
+
+    stem: str = "{strategy}_{backend}_{model}_bs{b}x{n}_cache{cache}_amp{amp}"
+    one_process: bool = False
+    whole_batch: bool = False
+    server: bool = False
+    backends: tuple[str, ...] = ("gloo", "nccl")
+    least: int = 1
+    most: int = MAX_PROCESSES - 1
+    gloo_carries_cuda: bool = True
+    published_on_nccl: bool = False
+    exact: bool = True
+    settings: tuple[str, ...] = ()
+    colour: str = "#8c8c8c"
+    marker: str = "h"
+
+    @property
+    def splits_batch(self) -> bool:
+        """Each rank trains a part of a step's images: the ranks can also do so without a message."""
+        return not (self.one_process or self.whole_batch)
+
+
+KINDS = {
+    "single": Kind(
+        stem="single_gpu_{model}_bs{batch}_cache{cache}_amp{amp}",
+        one_process=True,
+        whole_batch=True,
+        backends=(),
+        most=1,
+        colour="#262626",
+        marker="o",
+    ),
+    "ddp": Kind(
+        stem="ddp_{backend}_{model}_bs{b}x{n}_cache{cache}_amp{amp}",
+        settings=("bucket_mb", "gradient_as_bucket_view", "static_graph"),
+        colour="#1f5fa8",
+        marker="s",
+    ),
+    "data_parallel": Kind(
+        stem="dp_{model}_bs{batch}_ngpu{n}_cache{cache}_amp{amp}",
+        one_process=True,
+        backends=(),
+        colour="#8a3ffc",
+        marker="D",
+    ),
+    "model_parallel": Kind(
+        stem="model_parallel_{model}_bs{batch}_cache{cache}",
+        whole_batch=True,
+        least=2,
+        settings=("micro_batches", "schedule"),
+        colour="#c1440e",
+        marker="^",
+    ),
+    "fsdp": Kind(
+        stem="fsdp_{sharding}_{model}_bs{b}x{n}_amp{amp}",
+        gloo_carries_cuda=False,
+        published_on_nccl=True,
+        settings=("sharding",),
+        colour="#5fb3e6",
+        marker="P",
+    ),
+    "collective": Kind(
+        stem="collective_{backend}_{model}_bs{b}x{n}",
+        settings=("form", "bucket_mb"),
+        colour="#2f8f5b",
+        marker="v",
+    ),
+    "parameter_server": Kind(
+        stem="{server}_{model}_bs{b}_workers{n}",
+        server=True,
+        backends=("gloo",),
+        exact=False,
+        settings=("server_device", "consistency", "staleness_bound"),
+        colour="#e3a600",
+        marker="X",
+    ),
+}
+SPARE_LOOKS = (("#8c8c8c", "h"), ("#d81b60", "p"), ("#00796b", "d"), ("#a0764f", "<"))  # of strategies that are not in KINDS
+
+
+def kind_of(strategy: str) -> Kind:
+    """What is known of a strategy. One that is not in KINDS gets the default, and the next spare colour and marker."""
+    if strategy in KINDS:
+        return KINDS[strategy]
+    others = [name for name in STRATEGIES if name not in KINDS]
+    colour, marker = SPARE_LOOKS[others.index(strategy) % len(SPARE_LOOKS) if strategy in others else 0]
+    return replace(Kind(), colour=colour, marker=marker)
+
+
+def users_of(setting: str) -> list[str]:
+    """The strategies that use a field of Spec which most do not; none for a field that all use."""
+    return [name for name, kind in KINDS.items() if setting in kind.settings]

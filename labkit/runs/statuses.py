@@ -1,0 +1,35 @@
+"""How each notebook of a batch ended: one small file beside each executed notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from labkit.runs.folders import held, runs_folder
+from labkit.system.files import read_json
+
+
+@dataclass
+class Status:
+    """How one notebook ended: ok, failed, timeout, kernel died, interrupted; or running. `inputs`: a digest of all that it
+    depends on. `kept`: an earlier call executed it."""
+
+    notebook: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+    started_at: float = 0.0
+    inputs: str = ""
+    kept: bool = field(default=False, compare=False)
+
+
+def read_statuses(label: str) -> list[Status]:
+    """How each notebook ended that was executed for a profile's folder, by number. One that says it is running while no batch
+    is, or that says nothing, was interrupted."""
+    folder = runs_folder() / label / "notebooks"
+    found = []
+    for name in sorted({path.name.partition(".")[0] for path in folder.glob("[0-9]*.*")}):
+        status = Status(**(read_json(folder / f"{name}.status.json") or {"notebook": name, "status": "running"}))
+        if status.status == "running" and not held(folder):
+            status.status, status.reason = "interrupted", "the batch ended before the notebook did"
+        found.append(status)
+    return found
