@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import Said, call
-from tests.report_pages import PNG
+from tests.helpers.command_line import Said, call
+from tests.helpers.report_pages import PNG
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from labkit.plots import overviews as plots
 from labkit.rows import params
 from labkit.rows.kinds import KINDS, users_of
 from labkit.rows.spec import FIELDS, ROW_DEFAULTS, Spec
-from tests.command_line import Said, json_lines
-from tests.made_up import CPU, GPUS, use
-from tests.report_pages import FILES, everything, written
+from tests.helpers.command_line import Said, json_lines
+from tests.helpers.made_up import CPU, GPUS, use
+from tests.helpers.report_pages import FILES, everything, written
 
 GOLDEN = Path(__file__).parent / "golden"
 WRITE = os.environ.get("LABKIT_GOLDEN") == "write"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme_commands import commands, split
-from tests.readme_rules import check
+from tests.helpers.readme_commands import commands, split
+from tests.helpers.readme_rules import check
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(ROOT.glob("README*.md"))

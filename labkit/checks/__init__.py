@@ -2,7 +2,7 @@
 
 `check_<name>(function)` answers with a Verdict: passed or not yet, what was called, what came back, what was expected, why. It
 shows itself in a notebook, is true where it passed, and is never an exception: a blank gives a readable "not yet".
-The whole task stands in each check's docstring. Correct solutions: tests/check_solutions.py. Plain Python; no torch.
+The whole task stands in each check's docstring. Correct solutions: tests/helpers/check_solutions.py. Plain Python; no torch.
 
 check  [groups whose notebooks it suits]
     the student's function

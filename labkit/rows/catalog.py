@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class DatasetInfo:
     """side: native, in pixels. mean, std: per channel, of pixels / 255. crop_padding: in pixels of the trained size.
 
-    mean and std are over all pixels of all training images, and tests/test_datasets.py computes them again. Only
+    mean and std are over all pixels of all training images, and tests/data/test_datasets.py computes them again. Only
     CIFAR's are copied: the constants commonly published. (The std of 0.20 that many scripts give for cifar10 is
     another quantity, the mean over images of each image's own std.) flip: a mirror image keeps its class.
     """

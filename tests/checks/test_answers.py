@@ -1,0 +1,87 @@
+"""The exercises' right answers are those of the lab's own code, of torch and of numpy."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from labkit import checks
+from tests.helpers import check_solutions as right
+
+
+def test_block_parameters_are_those_of_the_model():
+    from labkit.engine.models import Block, build_model
+
+    for cin, cout, stride in ((64, 64, 1), (64, 128, 2), (16, 16, 2)):
+        assert right.block_parameters(cin, cout, stride) == sum(
+            p.numel() for p in Block("basic", cin, cout, stride, "batch").parameters()
+        )
+    whole = [tuple(p.shape) for p in build_model("resnet18", 64, 3, 100).parameters()]
+    assert right.gradient_bytes(whole, 4) == 4 * 11_220_132
+    assert "11,220,132" in checks.check_block_parameters(right.block_parameters).message
+
+
+def test_rounding_is_that_of_the_formats():
+    for x in (1.001, 3.14159, -2.7, 1000.3, 0.0013, 0.0, 65000.0):
+        assert right.rounded(x, 10) == float(np.float16(x))
+        assert right.rounded(x, 7) == torch.tensor(x, dtype=torch.float64).to(torch.bfloat16).item()
+
+
+def test_the_ring_sends_what_the_labs_ring_sends(monkeypatch):
+    from labkit import strategy
+
+    n, sent = 4, []
+
+    def exchange(operations):
+        sent.append(operations[0].tensor.storage_offset() // 3)
+        return []
+
+    for rank in range(n):
+        fake = SimpleNamespace(get_rank=lambda rank=rank: rank, get_world_size=lambda: n, isend="send", irecv="receive")
+        fake.P2POp = lambda operation, tensor, peer: SimpleNamespace(operation=operation, tensor=tensor, peer=peer)
+        fake.batch_isend_irecv = exchange
+        monkeypatch.setattr(strategy, "dist", fake)
+        sent.clear()
+        strategy.ring_all_reduce(torch.zeros(12))
+        assert sent == [right.ring_step(rank, n, step)[0] for step in range(2 * (n - 1))]
+
+
+def test_shard_bounds_are_those_of_fsdp():
+    """fully_shard cuts with torch.chunk (torch/distributed/fsdp/_fully_shard)."""
+    for length, n in ((10, 4), (8, 4), (5, 4), (2, 3)):
+        chunks = [len(chunk) for chunk in torch.arange(length).chunk(n)]
+        chunks += [0] * (n - len(chunks))
+        bounds = [right.shard_bounds(length, rank, n) for rank in range(n)]
+        assert [stop - start for start, stop, _ in bounds] == chunks
+
+
+def test_the_warm_up_is_that_of_the_lab():
+    from labkit.rows.spec import Spec
+    from labkit.strategy import learning_rate_factor
+
+    spec = Spec(lr=0.4, lr_schedule="constant", warmup_fraction=0.5)
+    for step in range(10):
+        assert right.learning_rate(step, 0.1, 128, 512, 5) == pytest.approx(spec.lr * learning_rate_factor(spec, 10, step))
+
+
+def test_the_bubble_is_its_formula():
+    from labkit.checks.pipeline import drive
+
+    for stages, m in ((2, 3), (4, 8), (5, 5)):
+        for order in (right.gpipe, right.one_f_one_b):
+            ran = drive([order(stage, stages, m) for stage in range(stages)])
+            assert 1 - 3 * m / ran.time == pytest.approx(right.bubble_share(stages, m))
+    assert drive([right.one_f_one_b(stage, 4, 8) for stage in range(4)]).held == [4, 3, 2, 1]
+
+
+def test_the_server_waits_when_the_labs_server_waits():
+    from labkit.strategies.parameter_server import ParameterServer
+
+    for bound in (0, 1, 3):
+        for read in ([5, 5], [4, 2], [1], []):
+            listening = dict(enumerate(range(len(read))))
+            server = SimpleNamespace(
+                version=5, read=read, listening=listening, spec=SimpleNamespace(consistency="ssp", staleness_bound=bound)
+            )
+            assert right.may_update(5, read, bound) == ParameterServer.may_update(server)

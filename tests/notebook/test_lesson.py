@@ -1,0 +1,164 @@
+"""A lesson asks, takes a guess, runs real rows and holds the guess against them; what it says is chosen by the outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import json
+import re
+import textwrap
+
+import pytest
+
+import labkit
+from labkit import Lesson, SpecError
+from labkit.notebook.cells import Grid, Html, Picture, over, say, tell
+from labkit.rows.kinds import STRATEGIES
+from tests.helpers.made_up import CPU, use
+
+ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
+GLOO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
+NCCL = "ddp_nccl_resnet18_bs128x2_cacheFalse_ampFalse"
+
+
+@pytest.fixture(autouse=True)
+def runs_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    monkeypatch.setenv("LABKIT_WIDGETS", "0")
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    monkeypatch.setattr("labkit.processes.fork_server.warm", lambda wait=False: pytest.fail("a process was started"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({"group": 11}, "group 11"),
+        ({"profile": "qick"}, "quick"),
+        ({"overrides": {"epoch": 1}}, "epochs"),
+        ({"rows": ["ddp_gluu_resnet18"]}, "ddp_gluu_resnet18"),
+        ({"overrides": {"lr": -1.0}}, "lr=-1"),
+    ],
+)
+def test_bad_parameters_are_named_before_any_process(arguments, names, no_processes):
+    with pytest.raises(SpecError, match=names):
+        Lesson(**{"group": 1, "profile": "tiny", **arguments})
+
+
+def test_the_whole_arc(capsys):
+    lesson = Lesson(1, profile="tiny")
+    assert NCCL in str(lesson.question()) and "0.77" in str(lesson.question())
+    assert lesson.guess["fastest"] in lesson.choices() and lesson.guessed_by.startswith("default")
+    with pytest.raises(SpecError, match="has not run yet"):
+        lesson.outcome()
+    guess = lesson.predict(fastest=NCCL, factor=1.5)
+    assert isinstance(guess, Grid) and "yours" in str(guess)
+    assert lesson.guess["fastest"] == GLOO, "a row that runs on gloo here is guessed under that name"
+
+    ran = lesson.run()
+
+    assert ran.value("images_per_s", NCCL) == ran.value("images_per_s", GLOO) > 0
+    assert ran.ratio("images_per_s", NCCL, GLOO) is None, "a row is not compared with itself"
+    assert ran.ratio("images_per_s", GLOO, ONE) == pytest.approx(ran.value("images_per_s", GLOO) / ran.value("images_per_s", ONE))
+    assert {line["verdict"] for line in lesson.outcome().lines} <= {"right", "no", "indistinguishable"} | {
+        line["verdict"] for line in lesson.outcome().lines if line["verdict"].startswith(("off by", "right within"))
+    }
+    assert len(lesson.outcome().lines) == 4
+    assert isinstance(lesson.figure(), Picture)
+    assert "1.00 times" in str(lesson.beside())
+    assert list(ran.results) == lesson.choices(), "in the order of the group: figures colour the rows by it"
+    assert ran.first(NCCL) == ran.results[GLOO][0], "the row that stands for it answers"
+    assert ran.test_images == 128 and ran.chance(50.0, 50.0) == pytest.approx(2 * (2 * 50 * 50 / 128) ** 0.5)
+    assert lesson.table().lines[0]["images_per_s"] == max(ran.value("images_per_s", name) for name in ran.results)
+
+
+def test_what_cannot_run_here_is_none_and_says_so(monkeypatch):
+    use(monkeypatch, CPU)
+    lesson = Lesson(10, profile="tiny", rows=["ps_gpu_mode_resnet18_bs128_workers2"])
+    assert lesson.choices() == []
+    assert lesson.trace("ps_gpu_mode_resnet18_bs128_workers2") is None
+    ran = lesson.run()
+    assert ran.value("images_per_s", "ps_gpu_mode_resnet18_bs128_workers2") is None
+    assert ran.first("ps_gpu_mode_resnet18_bs128_workers2") is None
+    assert "needs CUDA" in str(ran.table())
+    assert "Not measured here" in str(tell(None, more="", less="", same=""))
+
+
+@pytest.mark.parametrize("bad", [{"fastest": "ddp"}, {"factor": 0.5}, {"factor": float("nan")}, {"most_accurate": "resnet"}])
+def test_a_guess_that_is_none_is_refused(bad):
+    with pytest.raises(SpecError, match=next(iter(bad))):
+        Lesson(1, profile="tiny").predict(**bad)
+
+
+def test_texts_are_chosen_by_the_outcome():
+    texts = {"more": "faster {times}", "less": "slower {percent}", "same": "equal"}
+    assert str(tell(1.5, **texts)) == "faster 1.50"
+    assert str(tell(0.5, **texts)) == "slower 50 %"
+    assert str(tell(1.01, **texts)) == "equal"
+    assert str(say((False, "a"), (False, "b"), "c")) == "c"
+    assert str(say((None, "a"), (True, "b"), "c")) == "b"
+    assert "Not measured" in str(say((None, "a"), (False, "b"), "c")), "a missing row must not become a claim"
+    assert "Not measured" in str(say((None, "a")))
+    with pytest.raises(ValueError, match="no case holds"):
+        say((False, "a"))
+    assert over(1.0, None) is None and over(None, 1.0) is None and over(3.0, 2.0) == 1.5
+
+
+def test_diff_shows_the_real_files():
+    shown = labkit.diff("single", "ddp")
+    assert isinstance(shown, Html)
+    lines = str(shown).splitlines()[1:]
+    real = (labkit.rows.params.ROOT / "labkit/strategies/ddp.py").read_text().splitlines()
+    assert [line[2:] for line in lines if line[0] in "+ "] == real
+    assert "DistributedDataParallel" in shown.html
+    with pytest.raises(SpecError, match="did you mean 'ddp'"):
+        labkit.diff("single", "dpd")
+    assert "def ring_all_reduce" in str(labkit.code("strategy.ring_all_reduce"))
+    for unknown in ("strategy.ring_all_reduces", "data.Draws.nothing", "no_module", "../labkit/rows/spec", "", "."):
+        with pytest.raises(SpecError, match="nothing of that name"):
+            labkit.code(unknown)
+
+
+def test_shown_code_is_what_python_runs():
+    """Every piece of code that a notebook shows, cut out of its file as Python's own inspect does it; decorators included."""
+    asked = {"rows.spec.Spec", "runs.folders.claimed"}
+    for path in (labkit.rows.params.ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            asked |= set(re.findall(r'lab\.code\("([^"]+)"', "".join(cell["source"])))
+    assert len(asked) > 10
+    for name in asked - set(STRATEGIES):
+        parts = [*(["strategies"] if name.partition(".")[0] in STRATEGIES else []), *name.split(".")]
+        found = labkit
+        for depth, part in enumerate(parts, 1):
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"labkit.{'.'.join(parts[:depth])}")
+            found = getattr(found, part)
+        assert textwrap.dedent(inspect.getsource(found)).strip() in str(labkit.code(name)), name
+
+
+def test_every_lazy_name_is_there():
+    for name in labkit.__all__:
+        first, again = getattr(labkit, name), getattr(labkit, name)
+        assert first is again, f"{name} is hidden by a module once it has been imported"
+
+
+def test_glossary_has_both_languages():
+    grid = labkit.glossary()
+    for line in grid.lines:
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in line["zh"]), line
+    with pytest.raises(SpecError, match="all-reduce"):
+        labkit.glossary("all-reduse")
+
+
+def test_a_table_breaks_names_after_underscores_and_figures_never():
+    page = Grid([{"a": "ddp_gloo_bs128x2", "n": 1234.5}], {"a": "peak memory (MB)", "n": "N"}).html()
+    assert "ddp_<wbr>gloo_<wbr>bs128x2" in page
+    assert 'white-space:nowrap">1,234<' in page and 'white-space:normal">peak memory (MB)<' in page
+
+
+def test_a_table_escapes_what_it_shows():
+    grid = Grid([{"a": "<b>", "n": 1234.5}], {"a": "A", "n": "N"})
+    assert "&lt;b&gt;" in grid.html() and "1,234" in grid.html()

@@ -1,0 +1,121 @@
+"""The notebooks of the lab: how they are kept, and that each runs through papermill at the tiny profile."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from labkit.batch.batch import run_notebooks
+from labkit.batch.notebooks import Notebook, discover, parameters_of
+from labkit.rows import params
+from labkit.runs.statuses import Status, read_statuses
+from tests.helpers.batch_notebooks import fetched
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+GIVEN = {"profile": "tiny", "repeats": 1, "fresh": False, "overrides": {}}
+
+
+def stem_of(value: Any) -> str:
+    return value.stem if isinstance(value, Path) else value.name
+
+
+@pytest.fixture(autouse=True)
+def this_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LABKIT_NOTEBOOKS", raising=False)
+
+
+# -- as they are kept -------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_one_for_the_start_for_each_group_and_for_the_report() -> None:
+    found = discover()
+    assert [notebook.path for notebook in found] == PATHS, "a file in notebooks/ that no batch would run"
+    numbers = [notebook.number for notebook in found]
+    assert {0, 99, *(group.number for group in params.groups())} <= set(numbers)
+    assert numbers[0] == 0 and numbers[-1] == 99
+    assert {notebook.group.number for notebook in found if notebook.group} == {group.number for group in params.groups()}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=stem_of)
+def test_notebook_is_kept_as_a_source(path: Path) -> None:
+    """Without outputs and widgets, one cell of parameters before all other code, unique ids, and the kernel that `make lab` installs."""
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5), "cells have ids from 4.5 on"
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert [number for number, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])] == [0]
+    assert not any("raises-exception" in cell.metadata.get("tags", []) for cell in code), (
+        "it fails the run at its end all the same"
+    )
+    assert not any("execution" in cell.metadata or "papermill" in cell.metadata for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("notebook", discover() if PATHS else [], ids=stem_of)
+def test_notebook_takes_its_parameters(notebook: Notebook) -> None:
+    """All keys of its params file, and what the batch gives; as `papermill -f` would, without a warning."""
+    assert parameters_of(notebook, **GIVEN)["profile"] == "tiny"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=stem_of)
+def test_notebook_needs_no_network_to_be_read(path: Path) -> None:
+    """No picture, script or formula of a text cell is fetched from elsewhere: TeX needs MathJax."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"!\[[^\]]*\]\((?!data:|attachment:)", cell.source), (
+                f"a picture that is not drawn here: {cell.source}"
+            )
+            assert fetched(cell.source) == []
+            assert not re.search(r"\$[^$\n]+\$|\\\(|\\\[", cell.source), f"TeX in: {cell.source}"
+
+
+# -- executed ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Status]]:
+    """All of them at the tiny profile, as `labkit report` executes them."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(folder))
+        patch.delenv("LABKIT_NOTEBOOKS", raising=False)
+        statuses = run_notebooks("tiny", cell_timeout_s=300)
+        assert statuses == read_statuses("tiny")
+        again = run_notebooks("tiny")
+        assert [status.notebook for status in again if not status.kept] == [], "a second call repeats what is still valid"
+    return folder / "tiny/notebooks", {status.notebook: status for status in statuses}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS, ids=stem_of)
+def test_notebook_runs(executed: tuple[Path, dict[str, Status]], path: Path) -> None:
+    folder, statuses = executed
+    status = statuses[path.stem]
+    assert (status.status, status.reason) == ("ok", "")
+    notebook = nbformat.read(folder / path.name, as_version=4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "missing from font" not in printed, "boxes in place of characters"
+    assert "Warning" not in printed, printed
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert "application/vnd.jupyter.widget-view+json" not in kinds, "a widget in a run that nobody watches"
+    assert "text/plain" in kinds
+    assert fetched((folder / f"{path.stem}.html").read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS, ids=stem_of)
+def test_executed_notebook_got_its_parameters(executed: tuple[Path, dict[str, Status]], path: Path) -> None:
+    cells = json.loads((executed[0] / path.name).read_text(encoding="utf-8"))["cells"]
+    [injected] = ["".join(cell["source"]) for cell in cells if "injected-parameters" in cell["metadata"].get("tags", [])]
+    assert 'profile = "tiny"' in injected

@@ -1,0 +1,93 @@
+"""The report as a page: it needs no network, nothing that a machine said breaks it, and every section is there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from labkit.plots import overviews as plots
+from labkit.report import words as report_words
+from labkit.report.markdown import table
+from labkit.report.view import FIGURES, TIMES, Found, view
+from labkit.report.words import TEMPLATES
+from labkit.report.write import SECTIONS
+from labkit.runs import folders
+from tests.helpers.made_up import CPU, cells, use
+from tests.helpers.report_pages import FILES, Page, everything, written
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])
+    use(monkeypatch, CPU)
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.zh.html"])
+def test_a_page_needs_no_network(tmp_path, pictures, name):
+    everything()
+    text = written(tmp_path)[name]
+    page = Page(text)
+    assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    assert style and not re.search(r"url\(|@import|https?:", style)
+    assert len(page.ids) == len(set(page.ids)) and text.startswith("<!DOCTYPE html>\n<html lang=")
+    assert not [link for link in page.links if "://" in link]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_machine_said_breaks_nothing(tmp_path, name):
+    everything()
+    text = written(tmp_path)[name]
+    if name.endswith("html"):
+        page = Page(text)
+        assert {"rank 1: a | b <script>alert(1)</script> **x**", "a | <b>x</b>", "a | <i>"} <= {
+            found for found in re.findall(r"rank 1: a .*\*\*|a \| <b>x</b>|a \| <i>", page.text)
+        }
+    else:
+        assert r"rank 1: a \| b &lt;script&gt;alert(1)&lt;/script&gt; \*\*x\*\* |" in text and "<" not in text
+        widths = {len(line) for part in re.findall(r"(?:^\|.*\n)+", text, re.M) for line in cells(part)[:1]}
+        for part in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            assert len({len(line) for line in cells(part)}) == 1, part
+        assert widths == {3, 4, 5, 7, 10}
+
+
+def test_a_report_without_results_is_a_page_too(tmp_path):
+    texts = written(tmp_path)
+    for name in ("report.html", "report.zh.html"):
+        page = Page(texts[name])
+        assert set(page.ids) == {"results", "groups", "absent", "again"} and not page.loads
+        assert {link[1:] for link in page.links if link.startswith("#")} == set(page.ids)
+    assert "暂无" in texts["report.zh.md"]
+
+
+def test_the_view_is_plain_data(tmp_path):
+    everything()
+    told = view(Found("quick", {}, tmp_path))
+    assert json.loads(json.dumps(told)) == json.loads(json.dumps(told, default=None))
+    assert {key for key, _ in FIGURES} <= told["results"][0].keys() and set(TIMES) <= told["time"]["rows"][0].keys()
+
+
+def test_notebooks_are_told_with_their_status_and_files(tmp_path):
+    everything()
+    texts = written(tmp_path)
+    part = texts["report.md"].partition("## The notebooks")[2]
+    lines = cells(part)[2:4]
+    assert lines[0] == ["01_one_gpu_vs_several", "ok", "12", "[page](runs/quick/notebooks/01_one_gpu_vs_several.html)", ""]
+    assert lines[1][:2] == ["04_data_cache", "timed out"] and "in cell 5" in lines[1][4]
+    assert "| 超时 |" in texts["report.zh.md"]
+    put_away = Path(folders.runs_folder() / "quick" / "notebooks")
+    for path in put_away.iterdir():
+        path.unlink()
+    assert "## The notebooks" not in written(tmp_path)["report.md"]
+
+
+def test_every_section_has_a_heading():
+    assert all(f"{section}.heading" in report_words.texts("en") for section in SECTIONS)
+    assert {path.suffix for path in TEMPLATES.iterdir()} == {".yaml", ".j2", ".css"}
+
+
+def test_no_cell_can_break_a_table():
+    assert table(["a", "b"], [["x|y", "1\n2"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 2 |"
