@@ -37,7 +37,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
     clock, epochs, state = Clock(spec, device, place.total_steps), [], {}
     for epoch in range(spec.epochs):
         losses, images = train_epoch(strategy, data, epoch, clock, progress)
-        peak_mb = memory.peak_mb()
+        peak_mib = memory.peak_mib()
         progress.at("evaluate")
         started = time.perf_counter()
         check_losses(losses, epoch, place)
@@ -54,7 +54,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
         "rank": rank,
         "shard": strategy.shard,
         "epochs": epochs,
-        "max_mem_mb": peak_mb,
+        "max_mem_mib": peak_mib,
         **clock.figures(),
         "strategy": strategy.measured() if hasattr(strategy, "measured") else {},
     }

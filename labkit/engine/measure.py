@@ -38,7 +38,7 @@ class Memory:
             torch.cuda.init()
         self.forget_evaluation()
 
-    def peak_mb(self) -> float:
+    def peak_mib(self) -> float:
         if self.device.type == "cuda":
             self.peak = max(self.peak, torch.cuda.max_memory_allocated(self.device) / MIB)
         else:

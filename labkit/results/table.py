@@ -1,82 +1,106 @@
-"""Results read back: every result is a folder, and all of them are one glob."""
+"""Results read back: every result is a folder, and all of them are one glob. A plan's rows as lines of a table."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from labkit.results.metrics import METRICS
 from labkit.rows import params
-from labkit.runs.folders import held, label_of, runs_folder
-from labkit.runs.plan import Planned, plan
-from labkit.runs.train import train_rows
-from labkit.system.files import read_json
+from labkit.runs.folders import held, runs_folder
+from labkit.runs.plan import Plan, Planned, plan
+from labkit.runs.result import NoResult, Outcomes, Result, Results, read_result
+from labkit.runs.train import OnProgress, get_ready, train_rows
+from labkit.system.files import Unreadable, read_json
 
-MEASURED = ("images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s", "train_s", "eval_s", "data_wait_s")
-COLUMNS = (
-    "name",
-    "status",
-    "reason",
-    *MEASURED,
-    "world_size",
-    "backend",
-    "device",
-    "dataset",
-    "repeats",
-    "stands_for",
-    "run_dir",
-)
+ABOUT = ("world_size", "backend", "device", "dataset")  # of a row's Spec, in its line
 TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_s")  # of time_parts
 
 
-def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, list[dict[str, Any]]]:
-    """All results under a profile's folder, by row name: result.json of each repeat, or its attempt.json if there is no
-    result. An attempt that says it is running, while its process is gone, was interrupted. A result that a later attempt
-    could not replace has that attempt's status and reason as `later_attempt`."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    folders = [path for path in (runs_folder() / label).glob("*/[0-9]*") if path.name.isdecimal()]
-    for folder in sorted(folders, key=lambda path: (path.parent.name, int(path.name))):
-        if names is not None and folder.parent.name not in names:
-            continue
-        result, attempt = read_json(folder / "result.json"), read_json(folder / "attempt.json")
-        if attempt and attempt["status"] == "running" and not held(folder):
-            attempt |= {"status": "interrupted", "reason": "the launching process died"}
-        if result and attempt and attempt["started_at"] > result["started_at"] and attempt["status"] != "running":
-            result["later_attempt"] = f"{attempt['status']}: {attempt['reason']}"
-        result = result or attempt
-        if result is None:
-            continue
-        found.setdefault(folder.parent.name, []).append(result)
+def read_results(label: str, names: Iterable[str] | None = None) -> Outcomes:
+    """All outcomes under a profile's folder, by row name: the result of each repeat, or why there is none.
+
+    An attempt that says it is running, while its process is gone, was interrupted. A result that a later attempt could not
+    replace has that attempt's status and reason as `later_attempt`. A file that cannot be used is an outcome of status
+    "unreadable". Raises OSError for a folder or file that may not be read.
+    """
+    found: Outcomes = {}
+    for folder in run_folders(runs_folder() / label):
+        if names is None or folder.parent.name in names:
+            outcome = outcome_in(folder)
+            if outcome is not None:
+                found.setdefault(folder.parent.name, []).append(outcome)
     return found
 
 
-def line_of(row: Planned, outcomes: list[dict[str, Any]], label: str) -> dict[str, Any]:
-    """One row of the summary: medians over the repeats that succeeded; the first failure's status if any failed."""
-    line: dict[str, Any] = dict.fromkeys(COLUMNS)
-    line |= {"name": row.name, "stands_for": row.stands_for, "repeats": len(outcomes), "reason": row.reason, "status": "needs"}
-    if row.spec:
-        spec, folder = row.spec, runs_folder() / label / row.name
-        line |= {key: getattr(spec, key) for key in ("world_size", "backend", "device", "dataset")}
-        line |= {"status": "not run", "run_dir": str(folder / "1" if len(outcomes) == 1 else folder)}
-    failed = [outcome for outcome in outcomes if outcome["status"] != "ok"]
-    good = [outcome for outcome in outcomes if outcome["status"] == "ok"]
-    later = "; ".join(f"a later try gave no result: {outcome['later_attempt']}" for outcome in good if "later_attempt" in outcome)
-    if outcomes:
-        line |= {"status": failed[0]["status"] if failed else "ok", "reason": failed[0]["reason"] if failed else later}
-    for key in MEASURED if good else ():
-        values = [outcome[key] for outcome in good]
-        line[key] = statistics.median(values)
-        line[f"{key}_min"], line[f"{key}_max"] = min(values), max(values)
-    return line
+def run_folders(folder: Path) -> list[Path]:
+    """<row>/<repeat> in a profile's folder, by name and number."""
+    found = [path for path in folder.glob("*/[0-9]*") if path.name.isdecimal()]
+    return sorted(found, key=lambda path: (path.parent.name, int(path.name)))
 
 
-def summary(planned: list[Planned], outcomes: dict[str, list[dict[str, Any]]], label: str) -> Any:
-    """A pandas DataFrame, one line per planned row: name, status, reason, medians of what was measured (with _min and
-    _max over the repeats), and where it lies. status: ok, failed, oom, incomplete, timeout, interrupted, needs, not run."""
-    import pandas as pd
+def outcome_in(folder: Path) -> Result | NoResult | None:
+    """What a run's folder holds; None if nothing has run there."""
+    result, attempt, unreadable = None, None, None
+    about: dict[str, Any] = {"name": folder.parent.name, "repeat": int(folder.name), "run_dir": str(folder)}
+    try:
+        result = read_result(folder / "result.json")
+    except Unreadable as error:
+        unreadable = NoResult(**about, status="unreadable", reason=str(error))
+    try:
+        content = read_json(folder / "attempt.json")
+        attempt = None if content is None else NoResult.from_json(content, folder / "attempt.json")
+    except Unreadable as error:
+        attempt = NoResult(**about, status="unreadable", reason=str(error))
+    if attempt and attempt.status == "running" and not held(folder):
+        attempt = replace(attempt, status="interrupted", reason="the launching process died")
+    if result and attempt and attempt.started_at > result.started_at and attempt.status != "running":
+        return replace(result, later_attempt=f"{attempt.status}: {attempt.reason}")
+    return result or attempt or unreadable
 
-    return pd.DataFrame([line_of(row, outcomes.get(row.name, []), label) for row in planned])
+
+def good(outcomes: Outcomes) -> Results:
+    """The rows of which a repeat ended well, each with its results."""
+    results = {name: [one for one in repeats if isinstance(one, Result)] for name, repeats in outcomes.items()}
+    return {name: repeats for name, repeats in results.items() if repeats}
+
+
+def line_of(row: Planned, outcomes: list[Result | NoResult], folder: Path) -> dict[str, Any]:
+    """A row as a line of a table: medians over the repeats that succeeded, with _min and _max; the first failure's status and
+    reason if any failed. status: ok, failed, oom, incomplete, timeout, interrupted, unreadable, needs, not run.
+
+    `folder`: the one that holds the row's runs. What was not measured is None.
+    """
+    results = [one for one in outcomes if isinstance(one, Result)]
+    failed = next((one for one in outcomes if isinstance(one, NoResult)), None)
+    status, reason = ("not run" if row.spec else "needs"), row.reason
+    if failed:
+        status, reason = failed.status, failed.reason
+    elif results:
+        later = [f"a later try gave no result: {one.later_attempt}" for one in results if one.later_attempt]
+        status, reason = "ok", "; ".join(later)
+    line: dict[str, Any] = {"name": row.name, "status": status, "reason": reason}
+    for metric in METRICS:
+        values = [getattr(result, metric.key) for result in results]
+        line[metric.key] = statistics.median(values) if values else None
+        if values:
+            line |= {f"{metric.key}_min": min(values), f"{metric.key}_max": max(values)}
+    line |= {key: getattr(row.spec, key) if row.spec else None for key in ABOUT}
+    run_dir = str(folder / "1" if len(outcomes) == 1 else folder) if row.spec else None
+    return line | {"repeats": len(outcomes), "stands_for": row.stands_for, "run_dir": run_dir}
+
+
+def lines_of(planned: Plan, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """A line for each row of a plan."""
+    return [line_of(row, outcomes.get(row.name, []), planned.folder / row.name) for row in planned]
+
+
+def kept_lines(planned: Plan) -> list[dict[str, Any]]:
+    """A line for each row of a plan, from what has been measured so far. Trains nothing."""
+    return lines_of(planned, read_results(planned.label, {row.name for row in planned}))
 
 
 def run(
@@ -86,35 +110,39 @@ def run(
     repeats: int = 1,
     fresh: bool | float = False,
     overrides: dict[str, Any] | None = None,
-    on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Any:
-    """Train rows and return a pandas DataFrame with one line per row (see `results.summary`).
+    """Train rows and return a pandas DataFrame with one line per row (see `line_of`).
 
     The same spec on the same machine, code and versions is not trained again unless `fresh`: True for always, or a time
-    (Unix seconds) before which a result is too old. Repeats are interleaved: every row once, then every row again, so
-    that a slow minute of the machine hits all alike. `on_progress(row, repeat, events)` is called a few times a second with the latest event of each rank. A failed run is a line with its status
-    and reason; a bad value raises SpecError before any process starts; an interrupt ends all processes and passes on.
+    (Unix seconds) before which a result is too old. `on_progress(row, repeat, events)` is called a few times a second with the
+    latest event of each rank. A failed run is a line with its status and reason; a bad value raises SpecError before any process
+    starts; an interrupt ends all processes and passes on.
     """
-    return summary(*train_rows(rows, profile, repeats, fresh, overrides, on_progress))
+    planned = get_ready(rows, profile, repeats, fresh, overrides)
+    return frame(lines_of(planned, train_rows(planned, repeats, fresh, on_progress)))
 
 
 def table(profile: str = "quick", rows: Any = "all", overrides: dict[str, Any] | None = None) -> Any:
-    """The summary of what is already there, without running anything."""
-    planned, label = plan(rows, profile, overrides), label_of(profile, overrides or {})
-    return summary(planned, read_results(label, {row.name for row in planned}), label)
+    """The same DataFrame of what is already there. Trains nothing."""
+    return frame(kept_lines(plan(rows, profile, overrides)))
+
+
+def frame(lines: list[dict[str, Any]]) -> Any:
+    """Lines as a pandas DataFrame."""
+    import pandas as pd  # takes a second, and only callers from Python want it
+
+    return pd.DataFrame(lines)
 
 
 def published_by_name() -> dict[str, dict[str, Any]]:
+    """The published table by row name."""
     return {row["experiment"]: row for row in params.published()}
 
 
-def folder_of(result: dict[str, Any]) -> Path:
-    return Path(result["run_dir"])
-
-
-def time_parts(result: dict[str, Any]) -> dict[str, float]:
-    """Where a run's time went, in seconds, by the rank that trained longest. The rest is what nobody claims."""
-    rank = max((rank for rank in result["ranks"] if rank["shard"] is not None), key=lambda rank: rank["train_s"])
-    start, train, evaluation = rank["first_step_at"] - result["started_at"], rank["train_s"], rank["eval_s"]
-    rest = result["total_time_s"] - start - train - evaluation
-    return dict(zip(TIMES, (start, train, result["data_wait_s"], evaluation, rest, result["total_time_s"]), strict=True))
+def time_parts(result: Result) -> dict[str, float]:
+    """Where a run's time went, in seconds, by the rank that trained longest. The rest is what no part accounts for."""
+    rank = max((rank for rank in result.ranks if rank.shard is not None), key=lambda rank: rank.train_s)
+    start = rank.first_step_at - result.started_at
+    rest = result.total_time_s - start - rank.train_s - rank.eval_s
+    return dict(zip(TIMES, (start, rank.train_s, result.data_wait_s, rank.eval_s, rest, result.total_time_s), strict=True))

@@ -26,12 +26,11 @@ def runs_folder() -> Path:
     return Path(os.environ.get("LABKIT_RUNS", params.ROOT / "runs"))
 
 
-def label_of(profile: str, overrides: dict[str, Any]) -> str:
+def label_of(profile: params.Profile, overrides: dict[str, Any]) -> str:
     """The profile's folder: its name, and what was set otherwise than it says."""
-    fields = params.profile(profile).fields
     scale = {k: float(v) if FIELDS[k].type == "float" else v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS}
-    changed = {k: v for k, v in scale.items() if fields.get(k, FIELDS[k].default) != v}
-    return profile + "".join(f"+{key}={value}" for key, value in changed.items())
+    changed = {k: v for k, v in scale.items() if profile.fields.get(k, FIELDS[k].default) != v}
+    return profile.name + "".join(f"+{key}={value}" for key, value in changed.items())
 
 
 def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float) -> dict[str, Any]:

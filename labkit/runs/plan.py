@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from labkit.rows import params
@@ -13,6 +14,7 @@ from labkit.rows.fields import SpecError
 from labkit.rows.fit import Needs, fit
 from labkit.rows.names import UnknownName
 from labkit.rows.spec import Spec
+from labkit.runs.folders import label_of, runs_folder
 from labkit.system.machine import this_machine
 
 
@@ -26,10 +28,52 @@ class Planned:
     stands_for: list[str] = field(default_factory=list)
 
 
-def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> list[Planned]:
-    """The rows that `rows` names, as this machine runs them, each once: a group's number, a row's name, a Spec, "all",
-    or a list of these. Raises SpecError before anything is started."""
-    return fit_all(wanted(rows, profile, overrides), overrides or {})
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for: rows as this machine runs them, each once, at a profile with `overrides` on top."""
+
+    profile: params.Profile
+    overrides: dict[str, Any]
+    rows: tuple[Planned, ...]
+
+    def __iter__(self) -> Iterator[Planned]:
+        return iter(self.rows)
+
+    @property
+    def label(self) -> str:
+        """The name of the folder that holds the results: the profile, and what was set otherwise than it says."""
+        return label_of(self.profile, self.overrides)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the results, one folder a row in it."""
+        return runs_folder() / self.label
+
+    @property
+    def runnable(self) -> list[Planned]:
+        """The rows that this machine can run."""
+        return [row for row in self.rows if row.spec]
+
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        """Name of a row that cannot run here -> name of the row that runs in its place (Gloo for NCCL)."""
+        return {name: row.name for row in self.rows for name in row.stands_for}
+
+    def name_here(self, name: str) -> str:
+        """The row that runs for a published name: itself, or its stand-in."""
+        return self.stand_ins.get(name, name)
+
+
+def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> Plan:
+    """The rows that `rows` names: a group's number, a row's name, a Spec, "all", or a list of these.
+
+    Raises SpecError before anything is started.
+    """
+    chosen, overrides = params.profile(profile), dict(overrides or {})
+    specs = [asked.but(**overrides) for asked in _specs(rows, chosen.fields)]
+    for spec in specs:
+        _check_samples(spec)
+    return Plan(chosen, overrides, tuple(fit_all(specs, overrides)))
 
 
 def fit_all(specs: list[Spec], overrides: dict[str, Any]) -> list[Planned]:
@@ -51,15 +95,6 @@ def fit_all(specs: list[Spec], overrides: dict[str, Any]) -> list[Planned]:
             stands_for = planned.setdefault(twin.name, Planned(twin.name, twin)).stands_for
             stands_for.extend([name] if name not in stands_for else [])  # a row may be asked for through two groups
     return list(planned.values())
-
-
-def wanted(rows: Any, profile: str, overrides: dict[str, Any] | None = None) -> list[Spec]:
-    """The Specs that are asked for, checked as far as can be without looking at the machine, which takes seconds."""
-    scale = params.profile(profile).fields
-    specs = [asked.but(**(overrides or {})) for asked in _specs(rows, scale)]
-    for spec in specs:
-        _check_samples(spec)
-    return specs
 
 
 def _specs(rows: Any, scale: dict[str, Any]) -> Iterator[Spec]:

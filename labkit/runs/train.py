@@ -18,62 +18,57 @@ from typing import Any
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import process_group
 from labkit.rows.spec import Spec
-from labkit.runs.folders import claimed, conditions, keep, label_of, opening, quiet, runs_folder
-from labkit.runs.plan import Planned, fit_all, wanted
-from labkit.system.files import read_json, write_json
+from labkit.runs.folders import claimed, conditions, keep, opening, quiet, runs_folder
+from labkit.runs.plan import Plan, Planned, plan
+from labkit.runs.result import NoResult, Outcomes, Result, read_result
+from labkit.system.files import Unreadable, read_kept, write_json
 
 
-def train_rows(
-    rows: Any,
-    profile: str,
-    repeats: int,
-    fresh: bool | float,
-    overrides: dict[str, Any] | None,
-    on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None,
-) -> tuple[list[Planned], dict[str, list[dict[str, Any]]], str]:
-    """What `run` does, without pandas: what was planned, the outcomes of each row that runs here, and the folder's label."""
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
-        raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
-    specs = get_ready(rows, profile, repeats, fresh, overrides)
-    planned, label = fit_all(specs, overrides or {}), label_of(profile, overrides or {})
-    outcomes: dict[str, list[dict[str, Any]]] = {row.name: [] for row in planned}
-    for repeat in range(1, repeats + 1):
-        for row in planned:
-            if row.spec is not None:
-                notify = functools.partial(on_progress, row, repeat) if on_progress else None
-                outcome = run_once(row.spec, label, repeat, fresh, notify)
-                if outcome["status"] == "interrupted":  # somebody ends our processes: start no others
-                    raise KeyboardInterrupt(outcome["reason"])
-                outcomes[row.name].append(outcome)
-    return planned, outcomes, label
+OnProgress = Callable[[Planned, int, list[dict[str, Any]]], None]
 
 
-def get_ready(rows: Any, profile: str, repeats: int, fresh: bool | float, overrides: dict[str, Any] | None) -> list[Spec]:
-    """What is asked for, checked; and the fork server on its way, importing torch while this process looks at the machine.
+def get_ready(
+    rows: Any, profile: str, repeats: int = 1, fresh: bool | float = False, overrides: dict[str, Any] | None = None
+) -> Plan:
+    """The plan of what is asked for; and if anything of it is to be trained, the fork server on its way, importing torch.
 
-    It is not started where every row seems to have its result already (here, or under the name of its gloo twin), nor for
-    backend=nccl, which may have to be refused, and then nothing may have started.
+    Raises SpecError before any process starts.
     """
     from labkit.processes.fork_server import warm
 
-    specs, folder = wanted(rows, profile, overrides), runs_folder() / label_of(profile, overrides or {})
-    names = [{spec.name, spec.but(backend="gloo").name if spec.backend == "nccl" else spec.name} for spec in specs]
-    kept = all(any((folder / name / str(repeats) / "result.json").exists() for name in either) for either in names)
-    if (fresh is not False or not kept) and (overrides or {}).get("backend") != "nccl":
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
+        raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
+    planned = plan(rows, profile, overrides)
+    kept = all((planned.folder / row.name / str(repeats) / "result.json").exists() for row in planned.runnable)
+    if planned.runnable and (fresh is not False or not kept):
         warm()
-    return specs
+    return planned
 
 
-def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> dict[str, Any]:
-    """One run of a fitted Spec, or its kept result. Returns the content of result.json (or of attempt.json if it failed)."""
+def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: OnProgress | None = None) -> Outcomes:
+    """Train every row of a plan that this machine can run, and return the outcomes of its repeats by row name.
+
+    Repeats are interleaved: every row once, then every row again, so that a slow minute of the machine hits all alike.
+    """
+    outcomes: Outcomes = {row.name: [] for row in planned}
+    for repeat in range(1, repeats + 1):
+        for row in planned.runnable:
+            notify = functools.partial(on_progress, row, repeat) if on_progress else None
+            outcome = run_once(row.spec, planned.label, repeat, fresh, notify)
+            if outcome.status == "interrupted":  # somebody ends our processes: start no others
+                raise KeyboardInterrupt(outcome.reason)
+            outcomes[row.name].append(outcome)
+    return outcomes
+
+
+def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> Result | NoResult:
+    """One run of a fitted Spec, or its kept result if that still holds."""
     from labkit.data.datasets import prepare
     from labkit.processes.fork_server import warm
 
     folder = runs_folder() / label / spec.name / str(repeat)
-    about = conditions(spec)
-    kept = read_json(folder / "result.json")
-    too_old = fresh is True or (kept and kept["started_at"] < fresh)
-    if kept and not too_old and all(kept.get(key) == about[key] for key in about):
+    kept = None if fresh is True else kept_result(folder, spec)
+    if kept and kept.started_at >= fresh:
         return kept
     with claimed(folder), quiet():
         data_folder = prepare(spec.dataset)
@@ -89,7 +84,17 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
                 attempt | {"status": "interrupted", "reason": f"{type(stopped).__name__} in the launching process"},
             )
             raise
-    return outcome
+    return Result.from_json(outcome) if outcome["status"] == "ok" else NoResult.from_json(outcome, folder)
+
+
+def kept_result(folder: Path, spec: Spec) -> Result | None:
+    """The result in a run's folder, if it would be measured under the same conditions now. One that cannot be read is none."""
+    if read_kept(folder / "result.json", conditions(spec)) is None:
+        return None
+    try:
+        return read_result(folder / "result.json")
+    except Unreadable:
+        return None
 
 
 def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_progress) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def figures(ranks: list[dict[str, Any]], called_at: float) -> dict[str, Any]:
         "status": "ok",
         "images_per_s": sum(sum(rates) / len(rates) for rates in shards.values()),
         "best_acc_pct": max(epoch["test_acc_pct"] for epoch in epochs),
-        "max_mem_mb": max(rank["max_mem_mb"] for rank in ranks),
+        "max_mem_mib": max(rank["max_mem_mib"] for rank in ranks),
         "startup_s": max(rank["first_step_at"] for rank in training) - called_at,
         **{key: max(rank[key] for rank in training) for key in ("train_s", "eval_s", "data_wait_s", "steps")},
         "epochs": epochs,

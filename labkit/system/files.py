@@ -9,13 +9,32 @@ from pathlib import Path
 from typing import Any
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+class Unreadable(ValueError):
+    """A file whose content cannot be used. The message names the file, what is wrong with it, and the remedy."""
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None if there is no file. Raises Unreadable for text that is no JSON, OSError for a file that
+    may not be read."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        raise OSError(f"{path}: damaged ({error}); delete this file to have the row trained again") from error
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{path}: damaged ({error}); delete this file, and it is made again") from error
+
+
+def read_kept(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """A JSON file that was kept, if it says the same `about` itself as would be written now; else None, and it is made again.
+
+    Raises OSError for a file that may not be read.
+    """
+    try:
+        kept = read_json(path)
+    except Unreadable:
+        return None
+    same = isinstance(kept, dict) and all(kept.get(key) == value for key, value in about.items())
+    return kept if same else None
 
 
 def write_json(path: Path, content: Any) -> None:

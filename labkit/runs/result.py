@@ -1,0 +1,176 @@
+"""What one run left: a `Result` with its figures, or `NoResult` with the reason. Written as JSON by `train.py`, read back here.
+
+Units stand in the names: `_s` seconds, `_mib` 2^20 bytes, `_pct` percent. Times named `_at` are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.rows.fields import SpecError
+from labkit.rows.spec import Spec
+from labkit.system.files import Unreadable, read_json
+from labkit.system.machine import Machine
+
+AGAIN = "train the row again to replace it"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images. `after_s`: from the call that launched the run to the end of its evaluation."""
+
+    epoch: int
+    train_loss: float
+    test_acc_pct: float
+    after_s: float
+
+
+@dataclass(frozen=True)
+class RankFigures:
+    """What one rank measured. `shard` (i, n): it trained part i of n of each step's images; None: a server.
+
+    `images_timed` in `timed_s`: without the warm-up steps. `strategy`: what the strategy counted itself.
+    """
+
+    rank: int
+    shard: tuple[int, int] | None
+    max_mem_mib: float
+    images_timed: int
+    timed_s: float
+    images_per_s: float
+    train_s: float
+    eval_s: float
+    data_wait_s: float
+    steps: int
+    first_step_at: float
+    strategy: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A run that ended well: what ran, where, on what code, and what was measured.
+
+    images_per_s    images trained per second by all ranks together, without warm-up steps and evaluation
+    best_acc_pct    the best test accuracy after any epoch
+    max_mem_mib     peak memory of the rank that needed most. CUDA: the allocator's peak; CPU: growth of the resident set
+    startup_s       from the call to the first step; train_s, eval_s, data_wait_s: of the rank that took longest
+    total_time_s    from the call until all ranks have ended
+    strategy        what strategies counted, such as a server's {"staleness": {updates late: gradients}}
+    later_attempt   status and reason of a later try that gave no result; not part of the file
+    """
+
+    name: str
+    label: str
+    repeat: int
+    run_dir: str
+    spec: Spec
+    machine: Machine
+    versions: dict[str, str]
+    code: str
+    commit: str
+    started_at: float
+    pid: int
+    load_1min: float
+    images_per_s: float
+    best_acc_pct: float
+    max_mem_mib: float
+    total_time_s: float
+    startup_s: float
+    train_s: float
+    eval_s: float
+    data_wait_s: float
+    steps: int
+    epochs: list[Epoch]
+    ranks: list[RankFigures]
+    strategy: dict[str, Any]
+    hosts: int = 1
+    launcher: str = "labkit"
+    status: str = "ok"
+    reason: str = ""
+    later_attempt: str = field(default="", metadata={"in_file": False})
+
+    @classmethod
+    def from_json(cls, content: Any, where: str | Path = "result") -> Result:
+        """The Result that a JSON file holds. Raises Unreadable for a file of another version, or one that was edited or torn."""
+        values = checked(content, cls, where)
+        try:
+            values["spec"], values["machine"] = Spec(**values["spec"]), machine_of(values["machine"])
+        except (TypeError, SpecError) as error:
+            raise Unreadable(f"{where}: was written by another version of labkit ({error}); {AGAIN}") from None
+        values["epochs"] = [Epoch(**checked(epoch, Epoch, f"{where}, epochs")) for epoch in values["epochs"]]
+        ranks = [checked(rank, RankFigures, f"{where}, ranks") for rank in values["ranks"]]
+        values["ranks"] = [RankFigures(**rank | {"shard": rank["shard"] and tuple(rank["shard"])}) for rank in ranks]
+        if not values["epochs"] or not any(rank.shard for rank in values["ranks"]):
+            raise Unreadable(f"{where}: no epoch, or no rank that trained, is in it; {AGAIN}")
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as it stands in result.json."""
+        content = dataclasses.asdict(self)
+        content.pop("later_attempt")
+        return content | {"machine": self.machine.to_dict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoResult:
+    """A run that gave no result, or a file that cannot be read. status: failed, oom, incomplete, timeout, interrupted, running, or
+    unreadable; `reason` says why in a line."""
+
+    name: str
+    repeat: int
+    run_dir: str
+    status: str
+    reason: str
+    started_at: float = 0.0
+
+    @classmethod
+    def from_json(cls, content: Any, where: str | Path) -> NoResult:
+        """The outcome that an attempt.json tells. Raises Unreadable."""
+        keys = {one.name for one in dataclasses.fields(cls)}
+        return cls(**checked({k: v for k, v in content.items() if k in keys} if isinstance(content, dict) else content, cls, where))
+
+
+def machine_of(facts: dict[str, Any]) -> Machine:
+    """The Machine that a JSON file tells."""
+    return Machine(**facts | {"cuda": tuple(facts["cuda"])}) if "cuda" in facts else Machine(**facts)
+
+
+Outcomes = dict[str, list[Result | NoResult]]  # by row name, one for each repeat
+Results = dict[str, list[Result]]
+
+TYPES: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "list": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+    "dict": lambda value: isinstance(value, dict),
+    "Spec": lambda value: isinstance(value, dict),
+    "Machine": lambda value: isinstance(value, dict),
+    "tuple": lambda value: value is None or (isinstance(value, (list, tuple)) and len(value) == 2),
+}
+
+
+def checked(content: Any, shape: Any, where: str | Path) -> dict[str, Any]:
+    """The values of a dataclass, from plain data. Raises Unreadable unless each field is there and has its type."""
+    if not isinstance(content, dict):
+        raise Unreadable(f"{where}: holds {type(content).__name__}, where key: value pairs were expected; {AGAIN}")
+    fields = {one.name: one for one in dataclasses.fields(shape) if one.metadata.get("in_file", True)}
+    needed = {name for name, one in fields.items() if one.default is dataclasses.MISSING}
+    if odd := sorted((needed - content.keys()) | (content.keys() - fields.keys())):
+        has = "lacks" if odd[0] in needed else "has"
+        raise Unreadable(f"{where}: was written by another version of labkit (it {has} '{odd[0]}'); {AGAIN}")
+    for name, value in content.items():
+        wanted = str(fields[name].type).partition("[")[0].partition(" ")[0]
+        if not TYPES[wanted](value):
+            raise Unreadable(f"{where}: '{name}' is {str(value)[:40]!r}, where a value of type {wanted} was expected; {AGAIN}")
+    return dict(content)
+
+
+def read_result(path: Path) -> Result | None:
+    """The result in a file, or None if there is no file. Raises Unreadable; OSError if the file may not be read."""
+    content = read_json(path)
+    return None if content is None else Result.from_json(content, path)
