@@ -66,7 +66,7 @@ def test_the_warm_up_is_that_of_the_lab():
 
 
 def test_the_bubble_is_its_formula():
-    from labkit.checks.pipeline import drive
+    from labkit.checks.schedules import drive
 
     for stages, m in ((2, 3), (4, 8), (5, 5)):
         for order in (right.gpipe, right.one_f_one_b):

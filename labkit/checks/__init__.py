@@ -163,14 +163,14 @@ from labkit.checks.collectives import (
     check_ring_s,
     check_ring_step,
 )
+from labkit.checks.costs import check_block_parameters, check_gradient_bytes, check_macs_per_gradient_byte
 from labkit.checks.data import check_cached_epoch, check_crop_offset, check_shard_of
 from labkit.checks.judge import EXERCISES, Exercise, Verdict
-from labkit.checks.networks import check_block_parameters, check_gradient_bytes, check_macs_per_gradient_byte
-from labkit.checks.pipeline import check_bubble_share, check_gpipe, check_one_f_one_b
-from labkit.checks.precision import check_amp_step, check_loss_scale, check_rounded
+from labkit.checks.schedules import check_bubble_share, check_gpipe, check_one_f_one_b
 from labkit.checks.server import check_after_pushes, check_may_update, check_push, check_server_bytes
 from labkit.checks.sharding import check_bytes_per_rank, check_shard_bounds
 from labkit.checks.speed import check_amdahl, check_ladder, check_step_s
+from labkit.checks.updates import check_amp_step, check_loss_scale, check_rounded
 
 __all__ = [
     "EXERCISES",
