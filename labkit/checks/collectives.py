@@ -89,7 +89,7 @@ def check_exposed_s(student: Student) -> Verdict:
             hint="Keep the time at which the link is free. A message begins when its bucket is ready and the link is free.",
         )
     return student.passed(
-        "Only messages after the end of backward cost time. The last bucket is always exposed, so keep it small."
+        "Only messages after the end of backward cost time. A bucket that is ready when backward ends is exposed, so keep it small."
     )
 
 
