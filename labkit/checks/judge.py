@@ -1,7 +1,8 @@
-"""How an exercise is judged: the student's function is called, what comes back is compared, and the verdict explains.
+"""How an exercise is judged: a check calls the student's function, compares what it returns, and explains in a Verdict.
 
-A student's mistake is never an exception here. Whatever the function does (nothing, raise, return another shape), the verdict
-says what was called, what came back, what was expected and why. An interrupt passes through.
+A student's mistake never raises here. Whatever the function does (nothing, an exception, a value of another type), the verdict
+says what was called, what the function returned, what was expected and why. There is no time limit: an interrupt of the kernel
+ends a function that never returns, and passes through.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ COLOURS = {True: ("#e6f4ea", "#1e7d32"), False: ("#fdecea", "#b3261e")}  # backg
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """What a check found. `picture` is fixed-width text: a schedule, a table. True where it passed."""
+    """What a check found. It is true if the function passed.
+
+    `exercise` is the name of the student's function. `message` and `hint` are sentences; `picture` is fixed-width text, such as
+    a schedule or a table. `hint` and `picture` may be empty.
+    """
 
     passed: bool
     exercise: str
@@ -64,7 +69,7 @@ def marked_up(text: str) -> str:
 
 
 class NotYet(Exception):
-    """The student's function does not do what it should. Becomes a Verdict; leaves this package never."""
+    """The student's function does not do what it should. `exercise` turns this into a Verdict; it never leaves this package."""
 
     def __init__(self, message: str, hint: str = "", picture: str = ""):
         super().__init__(message)
@@ -72,14 +77,14 @@ class NotYet(Exception):
 
 
 class Student:
-    """The student's function, called with care."""
+    """The student's function. A call never lets its exceptions through."""
 
     def __init__(self, function: Any, signature: str, returns: str):
         self.name, self.signature, self.returns = signature.partition("(")[0], signature, returns
         if not callable(function):
             raise NotYet(
-                f"The check was given {shown(function)}, which is no function. Expected: {signature}.",
-                f"Hand over the function itself, without brackets: check_{self.name}({self.name})",
+                f"The check was given {shown(function)}, which is not a function. Expected: {signature}.",
+                f"Give the function itself, without calling it: check_{self.name}({self.name})",
             )
         self.function = function
         try:
@@ -91,7 +96,10 @@ class Student:
         return f"{self.name}({', '.join(map(shown, arguments))})"
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns, as plain Python: lists for tuples, arrays, tensors and generators. Raises NotYet."""
+        """What the function returns, as plain Python: a list for a tuple, an array, a tensor or a generator.
+
+        Raises NotYet if the function cannot be called like this, raises, or returns None or `...`.
+        """
         call = self.text(*arguments)  # now: the function may change its arguments
         try:
             if self.parameters:
@@ -104,12 +112,16 @@ class Student:
             said = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise NotYet(f"{call} raised {said}{self.place(error)}. Expected: {self.returns}.") from None
         if value is None or value is ...:
-            hint = "Write the body, and end it with `return`." if value is None else "Write something in place of the `...`."
+            hint = (
+                "End the function with `return` and a value. `print` only shows a value."
+                if value is None
+                else "Replace the `...`."
+            )
             raise NotYet(f"{call} returned {'None' if value is None else '...'}. Expected: {self.returns}.", hint)
         return value
 
     def place(self, error: BaseException) -> str:
-        """Where in the student's code it happened, if that can be told."""
+        """The line of the student's code that raised, if it is known."""
         file = getattr(getattr(self.function, "__code__", None), "co_filename", None)
         lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.line]
         return f", at `{lines[-1].strip()}`" if lines else ""
@@ -117,17 +129,23 @@ class Student:
     def gives(
         self, *arguments: Any, expected: Any, why: str = "", hint: str = "", mistakes: Iterable[tuple[Any, str]] = ()
     ) -> None:
-        """Raise NotYet unless the function gives what is expected. `mistakes`: known wrong answers, and what each comes from."""
+        """Raise NotYet unless the function returns what is expected for these arguments.
+
+        `mistakes` are known wrong answers, each with a sentence that explains it. `why` explains the right answer; it is shown for
+        every other wrong answer. The function gets copies of the arguments, so that it may change them.
+        """
         value = self(*copy.deepcopy(arguments))
         if same(value, plain(expected)):
             return
         found = next((text for wrong, text in mistakes if same(value, plain(wrong))), "")
         reason = found or why
-        call = self.text(*arguments)
-        raise NotYet(f"{call} returned {shown(value)}, expected {shown(plain(expected))}.{' ' * bool(reason)}{reason}", hint)
+        call, got, wanted = self.text(*arguments), shown(value), shown(plain(expected))
+        if got == wanted:  # they differ in digits that are not shown, or in their types
+            got, wanted = f"{value!r} ({type(value).__name__})", f"{expected!r} ({type(expected).__name__})"
+        raise NotYet(f"{call} returned {got}, expected {wanted}.{' ' * bool(reason)}{reason}", hint)
 
     def pair(self, *arguments: Any, of: str) -> list[Any]:
-        """A returned pair; `of` says in words what it holds."""
+        """The two values that the function returns. `of` describes them. Raises NotYet for anything else."""
         value = self(*arguments)
         if not isinstance(value, list) or len(value) != 2:
             raise NotYet(f"{self.text(*arguments)} returned {shown(value)}, expected a pair: {of}.")
@@ -137,21 +155,11 @@ class Student:
         return Verdict(True, self.name, message, picture=picture)
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise: the groups whose notebooks it suits, the signature of the student's function, what it returns in words."""
+def exercise(*, signature: str, returns: str) -> Callable[[Callable[[Student], Verdict]], Callable[[Any], Verdict]]:
+    """Make a check that takes the student's function and always returns a Verdict.
 
-    check: Callable[[Any], Verdict]
-    groups: tuple[int, ...]
-    signature: str
-    returns: str
-
-
-EXERCISES: dict[str, Exercise] = {}
-
-
-def exercise(*groups: int, signature: str, returns: str) -> Callable[[Callable[[Student], Verdict]], Callable[[Any], Verdict]]:
-    """Make a check that is called with the student's function and always answers with a Verdict."""
+    `signature` is the line that the student writes, with types; `returns` says what the function returns, with its unit.
+    """
 
     def decorate(check: Callable[[Student], Verdict]) -> Callable[[Any], Verdict]:
         @functools.wraps(check)
@@ -161,46 +169,52 @@ def exercise(*groups: int, signature: str, returns: str) -> Callable[[Callable[[
             except NotYet as wrong:
                 return Verdict(False, signature.partition("(")[0], str(wrong), wrong.hint, wrong.picture)
 
-        judged.__doc__ = f"{inspect.cleandoc(check.__doc__ or '')}\n\nThe student's function: {signature}\nIt returns {returns}."
-        EXERCISES[check.__name__] = Exercise(judged, groups, signature, returns)
+        judged.__doc__ = f"{inspect.cleandoc(check.__doc__ or '')}\n\nYou write: {signature}\nIt returns {returns}."
         return judged
 
     return decorate
 
 
 def plain(value: Any) -> Any:
-    """The same in numbers, strings, dicts and lists."""
+    """The same value in numbers, strings, dicts, sets and lists. A set stays a set, because it has no order."""
     if hasattr(value, "tolist"):  # numpy's and torch's
         return value.tolist()
-    if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, dict, set, frozenset)) or not isinstance(value, Iterable):
         return value
     return [plain(item) for item in itertools.islice(value, LONGEST)]
 
 
 def same(value: Any, expected: Any) -> bool:
-    """Equal, with a small tolerance for numbers."""
+    """Equal; a float may differ by one part in a million. A whole number must be exact, and True is not 1."""
     if isinstance(expected, list):
         return isinstance(value, list) and len(value) == len(expected) and all(map(same, value, expected))
-    if isinstance(expected, bool) or not isinstance(expected, numbers.Real) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) != isinstance(expected, bool):
+        return False
+    if not isinstance(expected, float) or not isinstance(value, numbers.Real):
         return bool(value == expected)
-    both_nan = math.isnan(value) and math.isnan(expected)
-    return both_nan or math.isclose(value, expected, rel_tol=1e-6, abs_tol=1e-12)
+    try:
+        return (math.isnan(value) and math.isnan(expected)) or math.isclose(value, expected, rel_tol=1e-6, abs_tol=1e-12)
+    except OverflowError:  # a whole number that is larger than every float
+        return False
 
 
 def whole(value: Any) -> bool:
-    """Is it a whole number (True and False are not meant)?"""
+    """Is it a whole number? True and False are not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def shown(value: Any) -> str:
     """A value as it stands in a sentence: short."""
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         inside = [shown(item) for item in value[:12]] + (["…"] if len(value) > 12 else [])
         opened, closed = "()" if isinstance(value, tuple) else "[]"
         return f"{opened}{', '.join(inside)}{',' * (opened == '(' and len(value) == 1)}{closed}"
     if callable(value):
         return getattr(value, "__name__", "a function")
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # a class of the student's, or a number of too many digits
+        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
     return text if len(text) <= 80 else f"{text[:79]}…"

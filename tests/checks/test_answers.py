@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from labkit import checks
-from tests.helpers import check_solutions as right
+from tests.helpers.answers import solutions as right
 
 
 def test_block_parameters_are_those_of_the_model():
@@ -47,15 +47,6 @@ def test_the_ring_sends_what_the_labs_ring_sends(monkeypatch):
         assert sent == [right.ring_step(rank, n, step)[0] for step in range(2 * (n - 1))]
 
 
-def test_shard_bounds_are_those_of_fsdp():
-    """fully_shard cuts with torch.chunk (torch/distributed/fsdp/_fully_shard)."""
-    for length, n in ((10, 4), (8, 4), (5, 4), (2, 3)):
-        chunks = [len(chunk) for chunk in torch.arange(length).chunk(n)]
-        chunks += [0] * (n - len(chunks))
-        bounds = [right.shard_bounds(length, rank, n) for rank in range(n)]
-        assert [stop - start for start, stop, _ in bounds] == chunks
-
-
 def test_the_warm_up_is_that_of_the_lab():
     from labkit.rows.spec import Spec
     from labkit.strategy import learning_rate_factor
@@ -66,11 +57,11 @@ def test_the_warm_up_is_that_of_the_lab():
 
 
 def test_the_bubble_is_its_formula():
-    from labkit.checks.pipeline import drive
+    from labkit.checks.schedules import drive, gpipe
 
     for stages, m in ((2, 3), (4, 8), (5, 5)):
-        for order in (right.gpipe, right.one_f_one_b):
-            ran = drive([order(stage, stages, m) for stage in range(stages)])
+        for orders in ([gpipe(m)] * stages, [right.one_f_one_b(stage, stages, m) for stage in range(stages)]):
+            ran = drive(orders)
             assert 1 - 3 * m / ran.time == pytest.approx(right.bubble_share(stages, m))
     assert drive([right.one_f_one_b(stage, 4, 8) for stage in range(4)]).held == [4, 3, 2, 1]
 

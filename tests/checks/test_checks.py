@@ -4,26 +4,29 @@ import inspect
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import numpy as np
 import pytest
 
+import labkit as lab
 from labkit import checks
-from labkit.checks.collectives import check_sum
-from labkit.checks.judge import EXERCISES, NotYet, same
-from tests.helpers import check_solutions as right
-from tests.helpers.check_mistakes import MISTAKES
+from labkit.checks.collectives import require_sum
+from labkit.checks.judge import NotYet, same
+from tests.helpers.answers import solutions as right
+from tests.helpers.answers.mistakes import MISTAKES
 
-EVERY = sorted(EXERCISES)
+EVERY = [name.removeprefix("check_") for name in dir(checks) if name.startswith("check_")]
 GARBAGE = [
     0,
     -1,
     10**9,
+    10**400,
+    10**5000,
     0.5,
     float("nan"),
     float("inf"),
+    1j,
     "x",
     True,
     [],
@@ -39,53 +42,80 @@ GARBAGE = [
 ]
 
 
+def check(name):
+    return getattr(checks, f"check_{name}")
+
+
+def told(name):
+    """(the signature, what the function returns), as the docstring of a check tells them."""
+    return re.search(r"\n\nYou write: (.*)\nIt returns (.*)\.$", check(name).__doc__).groups()
+
+
 def solution(name):
-    return getattr(right, name.removeprefix("check_"))
+    return getattr(right, name)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_solution_passes_at_once(name):
-    began = time.process_time()
-    verdict = EXERCISES[name].check(solution(name))
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return solution(name)(*arguments)
+
+    verdict = check(name)(counted)
     assert verdict, str(verdict)
-    assert verdict.message and str(verdict).startswith(f"✓ {name.removeprefix('check_')}: passed.")
-    assert time.process_time() - began < 0.2
+    assert verdict.message and str(verdict).startswith(f"✓ {name}: passed.")
+    assert len(calls) < 12_000
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_solution_takes_what_the_signature_says(name):
-    said = EXERCISES[name].signature
-    named = re.findall(r"(\w+)(?::|,|\))", re.sub(r"\[[^()]*?\](?=[,)])", "", said.partition(" -> ")[0].partition("(")[2]))
+def test_a_docstring_tells_the_task_the_signature_and_what_comes_back(name):
+    signature, returns = told(name)
+    named = re.findall(r"(\w+)(?::|,|\))", re.sub(r"\[[^()]*?\](?=[,)])", "", signature.partition(" -> ")[0].partition("(")[2]))
     asked = [word for word in inspect.signature(solution(name)).parameters]
     assert [word for word in named if word in asked] == asked
-    assert said.startswith(f"{name.removeprefix('check_')}(")
+    assert signature.startswith(f"{name}(") and " -> " in signature
+    task = check(name).__doc__.partition("\n")[0]
+    assert len(task) > 40 and len(returns) > 15
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_blank_is_told_what_is_expected(name):
-    exercise = EXERCISES[name]
     for blank, what in ((lambda *_: None, "returned None"), (lambda *_: ..., "returned ...")):
-        verdict = exercise.check(blank)
+        verdict = check(name)(blank)
         assert not verdict and verdict.hint
-        assert verdict.message.startswith(f"{name.removeprefix('check_')}(") and what in verdict.message
-        assert exercise.returns in verdict.message
+        assert verdict.message.startswith(f"{name}(") and what in verdict.message
+        assert told(name)[1] in verdict.message
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_function_that_prints_and_returns_nothing_is_told_to_return(name, capsys):
+    verdict = check(name)(lambda *arguments: print(solution(name)(*arguments)))
+    assert not verdict and "returned None" in verdict.message and "`print` only shows a value" in verdict.hint
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_no_function_the_wrong_arguments_and_an_error_are_told(name):
-    exercise = EXERCISES[name]
+    signature, returns = told(name)
     for given in (None, 3, [1, 2]):
-        assert "is no function" in exercise.check(given).message
-    verdict = exercise.check(lambda: 0)
-    assert "cannot be called as" in verdict.message and exercise.signature in verdict.message
+        assert "is not a function" in check(name)(given).message
+    verdict = check(name)(lambda: 0)
+    assert "cannot be called as" in verdict.message and signature in verdict.message
 
     def failing(*_):
         raise KeyError("so it goes")
 
-    verdict = exercise.check(failing)
+    verdict = check(name)(failing)
     assert "raised KeyError: 'so it goes', at `raise KeyError(\"so it goes\")`" in verdict.message
-    assert exercise.returns in verdict.message
-    assert not exercise.check(lambda *_: sys.exit())
+    assert returns in verdict.message
+    assert not check(name)(lambda *_: sys.exit())
+
+    def endless(*arguments):
+        return endless(*arguments)
+
+    assert "raised RecursionError" in check(name)(endless).message
 
 
 def test_an_interrupt_is_not_swallowed():
@@ -94,6 +124,11 @@ def test_an_interrupt_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         checks.check_amdahl(interrupted)
+
+
+class Unshowable:
+    def __repr__(self):
+        raise ValueError("not shown")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -105,17 +140,17 @@ def test_whatever_comes_back_at_whatever_call_is_judged(name):
         answers.append(solution(name)(*arguments))
         return answers[-1]
 
-    assert EXERCISES[name].check(noting)
+    assert check(name)(noting)
     calls = len(answers)
     for k in sorted({0, 1, 2, calls // 2, calls - 2, calls - 1} & set(range(calls))):
-        for thing in GARBAGE:
+        for thing in [*GARBAGE, Unshowable()]:
             count = iter(range(calls + 1))
 
             def spoiled(*arguments, k=k, thing=thing, count=count):
                 answer = solution(name)(*arguments)
                 return thing if next(count) == k else answer
 
-            verdict = EXERCISES[name].check(spoiled)
+            verdict = check(name)(spoiled)
             assert isinstance(str(verdict), str) and verdict._repr_mimebundle_()
             usable = same(thing, answers[k]) or thing == answers[k] or type(thing) is type(answers[k]) is list
             assert usable or not verdict, f"{thing!r} in place of {answers[k]!r} at call {k}: {verdict}"
@@ -123,44 +158,48 @@ def test_whatever_comes_back_at_whatever_call_is_judged(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_typical_mistakes_are_named(name):
-    for wrong, words in MISTAKES[name.removeprefix("check_")]:
-        verdict = EXERCISES[name].check(wrong)
+    for wrong, words in MISTAKES[name]:
+        verdict = check(name)(wrong)
         assert not verdict, f"passed, but should say: {words}"
         assert words in str(verdict), str(verdict)
 
 
-def test_every_exercise_has_solutions_and_mistakes_and_every_group_two_exercises():
-    names = {name.removeprefix("check_") for name in EVERY}
-    assert names == MISTAKES.keys()
-    assert names == {name for name, value in vars(right).items() if inspect.isfunction(value)}
-    for group in range(1, 11):
-        assert sum(group in exercise.groups for exercise in EXERCISES.values()) >= 2
-    assert set(EVERY) == {name for name in checks.__all__ if name.startswith("check_")}
+def test_every_exercise_has_a_solution_and_mistakes():
+    assert set(EVERY) == MISTAKES.keys()
+    assert set(EVERY) == {name for name, value in vars(right).items() if inspect.isfunction(value)}
 
 
-def test_the_table_is_that_of_the_checks():
-    text = checks.__doc__
-    for name, exercise in EXERCISES.items():
-        groups = ", ".join(map(str, exercise.groups))
-        task = re.split(r"(?<=[.?])\s", exercise.check.__doc__, maxsplit=1)[0]
-        entry = f"{name}  [{groups}]\n    {exercise.signature}\n"
-        assert entry in text, entry
-        assert " ".join(task.split()) in " ".join(text.partition(entry)[2].partition("\n\n")[0].split())
+def test_dir_lists_the_checks_and_an_unknown_name_gives_the_nearest():
+    assert dir(lab.checks) == sorted([*(f"check_{name}" for name in MISTAKES), "Verdict"])
+    assert lab.checks.check_push is checks.check_push
+    for wrong, near in (("check_pusch", "check_push"), ("shard_of", "check_shard_of"), ("verdict", "Verdict")):
+        with pytest.raises(AttributeError, match=f"has no '{wrong}'. The nearest name is '{near}'"):
+            getattr(lab.checks, wrong)
 
 
-def test_a_docstring_tells_the_task_the_signature_and_what_comes_back():
-    for exercise in EXERCISES.values():
-        assert exercise.check.__doc__.endswith(f"{exercise.signature}\nIt returns {exercise.returns}.")
-
-
-def test_numpy_and_torch_values_and_generators_are_taken():
+def test_other_types_of_values_are_taken():
     torch = pytest.importorskip("torch")
-    assert checks.check_average_gradients(lambda grads: np.array(grads).mean(0))
     assert checks.check_average_gradients(lambda grads: torch.tensor(grads, dtype=torch.float64).mean(0))
-    assert checks.check_gpipe(lambda stage, stages, m: ((kind, i) for kind in "FB" for i in range(m)))
+    assert checks.check_average_gradients(lambda grads: torch.tensor(grads, requires_grad=True).mean(0))
+    assert checks.check_one_f_one_b(lambda *arguments: (tuple(pair) for pair in right.one_f_one_b(*arguments)))
     assert checks.check_steps_per_epoch(lambda *arguments: np.int64(right.steps_per_epoch(*arguments)))
-    endless = checks.check_gpipe(lambda stage, stages, m: iter(lambda: ("F", 0), None))
+    assert checks.check_steps_per_epoch(lambda *arguments: np.array(right.steps_per_epoch(*arguments)))
+    assert checks.check_may_update(lambda *arguments: torch.tensor(right.may_update(*arguments)))
+    endless = checks.check_one_f_one_b(lambda stage, stages, m: iter(lambda: ("F", 0), None))
     assert "100000 times" in endless.message
+
+
+def test_a_set_has_no_order_and_is_told():
+    verdict = checks.check_shard_of(lambda *arguments: set(right.shard_of(*arguments)))
+    assert "returned {40, 10}, expected a list of images" in str(verdict)
+
+
+def test_values_that_look_the_same_are_told_apart():
+    verdict = checks.check_amdahl(lambda share, factor: right.amdahl(share, factor) * (1 + 1.2e-6))
+    assert "returned 1.3333349" in str(verdict) and "(float), expected 1.33333333" in str(verdict)
+    assert "returned True, expected 7424." in str(checks.check_gradient_bytes(lambda *_: True))
+    assert not same(True, 1) and not same(1, True)
+    assert not same(1_000_001, 1_000_000) and same(1_000_000.5, 1_000_000.0) and same(3.0, 3)
 
 
 def test_a_function_that_changes_its_arguments_gets_fresh_ones():
@@ -170,21 +209,20 @@ def test_a_function_that_changes_its_arguments_gets_fresh_ones():
             order.pop(0)
         return [order.pop(0) for _ in range(each)]
 
+    def emptied(gradient, images, parts):
+        answer = right.accumulated(gradient, images, parts)
+        images.clear()
+        return answer
+
+    def sorts(version, computing, bound):
+        computing.sort()
+        return not computing or computing[0] >= version + 1 - bound
+
     assert checks.check_shard_of(pops)
-
-
-def test_other_correct_ways_pass():
-    assert checks.check_shard_of(lambda order, rank, n: order[: len(order) // n * n][rank::n])
-
-    def reverse(stage, stages, m):
-        return [("F", i) for i in range(m)] + [("B", i) for i in reversed(range(m))]
-
-    def balanced(length, r, n):
-        return (a := length * r // n, b := length * (r + 1) // n, -(-length // n) - (b - a))
-
-    assert checks.check_gpipe(reverse)
-    assert checks.check_shard_bounds(balanced)
-    assert checks.check_crop_offset(lambda *key: int(np.random.default_rng(key).integers(9)))
+    assert checks.check_accumulated(emptied)
+    assert checks.check_may_update(sorts)
+    wrong = checks.check_average_gradients(lambda grads: grads.pop())
+    assert "average_gradients([[1, 2], [3, 6]]) returned [3, 6], expected [2, 4]" in wrong.message
 
 
 def test_a_verdict_shows_itself_in_html_and_in_words():
@@ -195,18 +233,14 @@ def test_a_verdict_shows_itself_in_html_and_in_words():
     assert (
         "with <code>a &lt; b</code>." in checks.Verdict(False, "f", "", "end it with `a < b`.")._repr_mimebundle_()["text/html"]
     )
-    passed = checks.check_gpipe(right.gpipe)
+    passed = checks.check_one_f_one_b(right.one_f_one_b)
     assert "stage 2" in passed.picture and passed.picture in str(passed)
     assert passed._repr_mimebundle_()["text/html"] != bundle["text/html"]
 
 
 def test_a_sum_with_a_rank_counted_twice_is_told():
-    with pytest.raises(NotYet, match="rank 1 holds chunk 0 with what rank 2 had counted 2 times"):
-        check_sum(Counter({0: 1, 1: 1, 2: 2}), 1, 0, 3, "")
-
-
-def test_not_yet_stays_inside():
-    assert isinstance(checks.check_push(lambda *_: 1 / 0), checks.Verdict)
+    with pytest.raises(NotYet, match="chunk 0 on rank 1 is not the sum: the numbers of rank 2 are in it 2 times"):
+        require_sum(Counter({0: 1, 1: 1, 2: 2}), 1, 0, 3, "")
 
 
 def test_checks_load_no_torch():

@@ -32,22 +32,12 @@ def bytes_sent(n_bytes, world_size):
     return 2 * (world_size - 1) * n_bytes / world_size
 
 
-def message_s(n_bytes, latency_s, bytes_per_s):
-    return latency_s + n_bytes / bytes_per_s
-
-
 def ring_s(n_bytes, world_size, latency_s, bytes_per_s):
     one_step = latency_s + n_bytes / world_size / bytes_per_s
     return 2 * (world_size - 1) * one_step
 
 
 # -- group 3 ------------------------------------------------------------------------------------------------------------
-def gpipe(stage, stages, micro_batches):
-    forwards = [("F", i) for i in range(micro_batches)]
-    backwards = [("B", i) for i in range(micro_batches)]
-    return forwards + backwards
-
-
 def one_f_one_b(stage, stages, micro_batches):
     ahead = min(stages - stage - 1, micro_batches)
     order = [("F", i) for i in range(ahead)]
@@ -60,13 +50,6 @@ def one_f_one_b(stage, stages, micro_batches):
 
 def bubble_share(stages, micro_batches):
     return (stages - 1) / (micro_batches + stages - 1)
-
-
-def shard_bounds(length, rank, world_size):
-    each = math.ceil(length / world_size)
-    start = min(rank * each, length)
-    stop = min(start + each, length)
-    return start, stop, each - (stop - start)
 
 
 def bytes_per_rank(strategy, parameters, world_size):
@@ -156,10 +139,6 @@ def step_s(input_s, compute_s, message_s, ahead):
     return max(input_s, train_s) if ahead else input_s + train_s
 
 
-def ladder(images_per_s):
-    return [images_per_s[i] / images_per_s[i - 1] for i in range(1, len(images_per_s))]
-
-
 # -- group 9 ------------------------------------------------------------------------------------------------------------
 def accumulated(gradient, images, parts):
     each = math.ceil(len(images) / parts)
@@ -168,10 +147,6 @@ def accumulated(gradient, images, parts):
         part = images[start : start + each]
         total += gradient(part) * len(part)
     return total / len(images)
-
-
-def memory_bytes(parameters, batch, activation_bytes):
-    return 3 * 4 * parameters + batch * activation_bytes
 
 
 def largest_batch(memory_bytes, parameters, activation_bytes):
@@ -186,12 +161,3 @@ def push(weight, version, gradient, read_version, lr):
 
 def may_update(version, computing, bound):
     return all(version + 1 - read <= bound for read in computing)
-
-
-def after_pushes(weight, gradients, lr, together):
-    step = lr * sum(gradients)
-    return weight - step / len(gradients) if together else weight - step
-
-
-def server_bytes(n_bytes, workers):
-    return 2 * workers * n_bytes

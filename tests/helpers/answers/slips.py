@@ -2,8 +2,6 @@
 
 import math
 
-from tests.helpers import check_solutions as right
-
 
 def wire(ready, message):
     free = 0.0
@@ -12,21 +10,12 @@ def wire(ready, message):
     return free
 
 
-def shuffled_forwards(stage, m):
-    return [("F", (i + stage) % m) for i in range(m)] + [("B", i) for i in range(m)]
-
-
 def ahead_by(ahead, m):
     ahead = min(ahead, m)
     order = [("F", i) for i in range(ahead)]
     for i in range(m):
         order += [("F", ahead + i)] * (ahead + i < m) + [("B", i)]
     return order
-
-
-def padded_to(length, rank, n, size):
-    start, stop, _ = right.shard_bounds(length, rank, n)
-    return start, stop, size - (stop - start)
 
 
 def frozen(images, epoch, cache, decode, augment):
