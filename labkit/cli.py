@@ -16,7 +16,7 @@ import typer
 import labkit
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import read_text_value
-from labkit.terminal import WORDS, notebook_bar, print_json, records, say, show, show_figures
+from labkit.terminal import WORDS, as_told, notebook_bar, print_json, say, show, show_figures
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # which typer reads from the command line
@@ -51,10 +51,11 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
     \b
     labkit rows --profile classroom --json
     """
-    from labkit.results import table as results
+    from labkit.results.table import kept_lines
     from labkit.rows import params
+    from labkit.runs.plan import plan
 
-    lines = {line["name"]: line for line in records(results.table(profile))}
+    lines = {line["name"]: line for line in map(as_told, kept_lines(plan("all", profile)))}
     for name, line in lines.items():
         line["groups"] = [group.number for group in params.groups() if name in group.rows]
         line["runs_as"] = next((twin for twin, other in lines.items() if name in other["stands_for"]), None)
@@ -87,9 +88,9 @@ def run(
     if as_json:
         print_json(lines)
     else:
-        show_figures(lines, ["name", "images_per_s", "best_acc_pct", "max_mem_mb", "startup_s", "total_time_s"])
+        show_figures(lines, ["name", "images_per_s", "best_acc_pct", "max_mem_mib", "startup_s", "total_time_s"])
     plans = [plan(name, profile, read_sets(sets)) for name in names]
-    lacking = [planned[0] for planned in plans if not any(row.spec for row in planned)]
+    lacking = [planned.rows[0] for planned in plans if not planned.runnable]
     for row in lacking:
         say(f"{row.name} {row.reason}")
     finish(lines, NEEDS if lacking else 0)
@@ -103,13 +104,14 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
     labkit table --profile classroom
     labkit table --set epochs=2          what was run with the same --set
     """
-    from labkit.results import table as results
+    from labkit.results.table import kept_lines
+    from labkit.runs.plan import plan
 
-    lines = records(results.table(profile, overrides=read_sets(sets)))
+    lines = [as_told(line) for line in kept_lines(plan("all", profile, read_sets(sets)))]
     lines.sort(key=lambda line: -(line["images_per_s"] or 0))
     if as_json:
         return print_json(lines)
-    show_figures(lines, ["name", "model", "batch_size", "best_acc_pct", "images_per_s", "max_mem_mb", "total_time_s"])
+    show_figures(lines, ["name", "model", "batch_size", "best_acc_pct", "images_per_s", "max_mem_mib", "total_time_s"])
 
 
 @app.command()
@@ -126,8 +128,9 @@ def report(
     """
     from labkit.batch import batch
     from labkit.batch.notebooks import discover
-    from labkit.results import table as results
+    from labkit.results.table import kept_lines
     from labkit.rows import params
+    from labkit.runs.plan import plan
 
     began, overrides, numbers = time.time(), read_sets(sets), read_numbers(only)
     with notebook_bar([notebook.name for notebook in discover(numbers)]) as on_progress:
@@ -137,10 +140,10 @@ def report(
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
     print(*write_report(profile, overrides, languages=languages), sep="\n")
     new, wall_s = batch.results_since(began), time.time() - began
-    trained, tested = (f"{100 * sum(result[key] for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
+    trained, tested = (f"{100 * sum(getattr(result, key) for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
     rows = "all" if numbers is None else [group.number for group in params.groups() if group.number in numbers]
-    lines = records(results.table(profile, rows, overrides)) if rows else []
+    lines = [as_told(line) for line in kept_lines(plan(rows, profile, overrides))] if rows else []
     show_figures([line for line in lines if line["status"] not in ("ok", "needs")], [])
     failed = [status for status in statuses if status.status != "ok"]
     for status in failed:
@@ -186,8 +189,11 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
     from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
     from labkit.data import datasets
-    from labkit.results.table import run as run_rows
-    from labkit.runs.plan import plan
+    from labkit.results.table import lines_of
+    from labkit.runs.train import get_ready, train_rows
+
+    planned = get_ready(names, profile, repeats, fresh, overrides)
+    queue = [row.name for row in planned.runnable]
 
     console, said = Console(stderr=True), set()
     columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
@@ -195,7 +201,6 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
         task = bar.add_task("starting", total=None)
 
         def on_progress(row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
-            queue = [planned.name for planned in plan(names, profile, overrides) if planned.spec]
             done, total, spec = (repeat - 1) * len(queue) + queue.index(row.name), repeats * len(queue), row.spec
             if not console.is_terminal and done not in said:
                 said.add(done)
@@ -207,7 +212,8 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
             part = (epoch + step / steps) / spec.epochs
             bar.update(task, total=total, completed=done + part, description=f"{where}\n{row.name}")
 
-        return records(run_rows(names, profile, repeats=repeats, fresh=fresh, overrides=overrides, on_progress=on_progress))
+        outcomes = train_rows(planned, repeats, fresh, on_progress)
+    return [as_told(line) for line in lines_of(planned, outcomes)]
 
 
 def read_sets(texts: list[str] | None) -> dict[str, Any]:

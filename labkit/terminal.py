@@ -8,25 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from labkit.results.metrics import METRICS, memory_is
 from labkit.rows.spec import Spec
 
-HEADINGS = {"name": "experiment", "batch_size": "batch size", "best_acc_pct": "best\naccuracy %", "images_per_s": "images/s"}
-HEADINGS |= {"max_mem_mb": "peak memory\nMiB ({peak})", "startup_s": "start-up\ns", "total_time_s": "total\ntime s"}
-PEAK = {"cpu": "growth of\nresident set", "cuda": "allocator's\npeak"}
 WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet"}
 
 
-def records(frame: Any) -> list[dict[str, Any]]:
-    """A summary's lines as plain data: None where there is nothing, never NaN."""
-    lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    for line in lines:
-        spec = Spec.parse(line["name"])
-        line |= {"model": spec.model, "batch_size": spec.batch_size, "reason": line["reason"] or None}
-        line["world_size"] = line["world_size"] and int(line["world_size"])  # pandas makes it a float beside a None
-        line["backend"] = None if line["backend"] == "auto" else line["backend"]  # one process: nothing is sent
-        line["images_per_s"] = line["images_per_s"] or None  # 0: all steps were warm-up, none was timed
-        line["run_dir"] = None if line["status"] == "not run" else line["run_dir"]
-    return lines
+def as_told(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of results.table as the command line tells it: with model and batch size, and None for what says nothing."""
+    spec = Spec.parse(line["name"])
+    return line | {
+        "model": spec.model,
+        "batch_size": spec.batch_size,
+        "reason": line["reason"] or None,
+        "backend": None if line["backend"] == "auto" else line["backend"],  # one process: nothing is sent
+        "images_per_s": line["images_per_s"] or None,  # 0: all steps were warm-up, none was timed
+        "run_dir": None if line["status"] == "not run" else line["run_dir"],
+    }
 
 
 def print_json(lines: Any) -> None:
@@ -52,9 +50,12 @@ def show(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
 
 def show_figures(lines: list[dict[str, Any]], keys: list[str]) -> None:
     """What was measured as a table, and below it in words what was not, and why."""
-    peak = "; ".join(sorted({PEAK[line["device"]] for line in lines if line["device"]}))
+    memory = memory_is(line["device"] for line in lines if line["device"])
+    headings = {"name": "experiment", "model": "model", "batch_size": "batch size"}
+    headings |= {metric.key: metric.heading["en"] for metric in METRICS}
+    headings["max_mem_mib"] += f"; {memory}"
     if keys and (measured := [line for line in lines if line["best_acc_pct"] is not None]):
-        show(measured, {key: HEADINGS.get(key, key).format(peak=peak) for key in keys})
+        show(measured, {key: headings[key] for key in keys})
     for line in lines:
         if line["status"] != "ok":
             status = [] if line["status"] == "needs" else [WORDS.get(line["status"], line["status"])]

@@ -50,10 +50,11 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
         prepare(spec.dataset)
     dist.init_process_group(process_group(spec) or "gloo", init_method="env://", timeout=timedelta(seconds=spec.timeout_s))
     dist.barrier()  # the host's first rank has fetched the data
-    folder = runs_folder() / label_of(profile, overrides) / spec.name / str(repeat)
+    label = label_of(read_profile(profile), overrides)
+    folder = runs_folder() / label / spec.name / str(repeat)
     if rank == 0:
         with claimed(folder):
-            attempt = opening(spec, label_of(profile, overrides), repeat, folder, started_at)
+            attempt = opening(spec, label, repeat, folder, started_at)
             ranks = rank_results(spec, rank, local_rank, folder)
             keep(folder, attempt | figures(ranks, started_at) | {"hosts": processes // ranks_here, "launcher": "torchrun"})
             print(folder / "result.json")

@@ -23,10 +23,12 @@ from labkit.processes.fork_server import lend
 from labkit.rows import params
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import FIELDS
-from labkit.runs.folders import claimed, conditions, label_of, quiet, runs_folder
+from labkit.runs.folders import claimed, quiet, runs_folder
 from labkit.runs.plan import Planned, plan
+from labkit.runs.result import Result, read_result
 from labkit.runs.statuses import Status
-from labkit.system.files import read_json, write_json
+from labkit.runs.train import kept_result
+from labkit.system.files import Unreadable, read_json, write_json
 
 FILES = ("ipynb", "ipynb.draft", "html", "log")
 
@@ -106,13 +108,12 @@ def get_ready(
         raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
     if deadline_s is not None and not 0 < deadline_s < 10**7:
         raise SpecError(f"deadline={deadline_s:g}: must be a number of seconds above 0")
-    plan("all", profile, overrides)
-    folder = runs_folder().absolute() / label_of(profile, overrides) / "notebooks"
+    folder = plan("all", profile, overrides).folder.absolute() / "notebooks"
     given = {"profile": profile, "repeats": repeats, "fresh": fresh, "overrides": overrides}
     row_s = {**params.profile(profile).fields, **overrides}.get("deadline_s", FIELDS["deadline_s"].default)
     tasks = []
     for notebook in discover(only):
-        rows = plan(list(notebook.group.rows), profile, overrides) if notebook.group else []
+        rows = list(plan(list(notebook.group.rows), profile, overrides)) if notebook.group else []
         longest_s = deadline_s or 600 + 2 * row_s * repeats * max(1, len(rows))
         tasks.append(Task(notebook, parameters_of(notebook, **given), rows, repeats, longest_s, folder))
     return tasks
@@ -130,11 +131,8 @@ def still_valid(task: Task) -> Status | None:
 
 def has_results(row: Planned, task: Task) -> bool:
     """Would `labkit.run` train nothing of this row?"""
-    assert row.spec is not None
-    about = conditions(row.spec)
-    folder = task.folder.parent / row.name
-    found = [read_json(folder / str(repeat) / "result.json") for repeat in range(1, task.repeats + 1)]
-    return all(result and all(result.get(key) == about[key] for key in about) for result in found)
+    folder, spec = task.folder.parent / row.name, row.spec
+    return spec is not None and all(kept_result(folder / str(n), spec) for n in range(1, task.repeats + 1))
 
 
 def execute(task: Task, cell_timeout_s: int | None, children: Children, last: bool, on_progress: Callable | None) -> Status:
@@ -203,7 +201,13 @@ def wait_for(statuses: list[Status | Future[Status]]) -> list[Status]:
     return [status.result() if isinstance(status, Future) else status for status in statuses]
 
 
-def results_since(began: float) -> list[dict[str, Any]]:
-    """All results of runs that began after a time, whatever their profile."""
-    paths = [path for path in runs_folder().glob("*/*/*/result.json") if path.stat().st_mtime >= began]
-    return [result for path in paths if (result := read_json(path)) and result["started_at"] >= began]
+def results_since(began: float) -> list[Result]:
+    """All results of runs that began after a time (Unix seconds), whatever their profile."""
+    found = []
+    for path in runs_folder().glob("*/*/*/result.json"):
+        if path.stat().st_mtime >= began:
+            with suppress(Unreadable):
+                result = read_result(path)
+                if result and result.started_at >= began:
+                    found.append(result)
+    return found

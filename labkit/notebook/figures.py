@@ -6,6 +6,7 @@ from typing import Any
 
 from labkit.notebook.cells import Grid, Picture, Text
 from labkit.notebook.ran import Ran
+from labkit.results.metrics import METRIC
 
 
 def drawing(name: str) -> Picture:
@@ -45,7 +46,7 @@ def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
     results = dict(ran.results)
     for other in more:
         for name, found in other.results.items():
-            changed = found[0]["label"].partition("+")[2]
+            changed = found[0].label.partition("+")[2]
             results[f"{name} ({changed})" if name in results else name] = found
     return picture(accuracy_figure, results, "Test accuracy over epochs and over time")
 
@@ -67,11 +68,10 @@ AGREEMENT |= {"hardly": "hardly any common order", "reversed": "the other way ro
 def agreement(ran: Ran) -> Grid:
     """Do all rows together stand in the published order? Rank correlations (Spearman's rho, Kendall's tau) and pairs of rows."""
     from labkit.results.ranks import agreement as ranks
-    from labkit.results.verdict import FIGURES
 
-    titles = {figure.key: figure.title for figure in FIGURES}
     lines = [
-        {**one, **one["kinds"], "figure": titles[one["figure"]], "level": AGREEMENT[one["level"]]} for one in ranks(ran.rows())
+        {**one, **one["kinds"], "figure": METRIC[one["figure"]].title["en"], "level": AGREEMENT[one["level"]]}
+        for one in ranks(ran.rows())
     ]
     headings = {
         "figure": "figure",
@@ -98,7 +98,7 @@ def staleness(ran: Ran) -> Picture | Text:
     """How many gradients were applied how many updates late, for every row with a server."""
     from labkit.plots.lessons import staleness_figure
 
-    late = {name: found[0]["strategy"]["staleness"] for name, found in ran.results.items() if "staleness" in found[0]["strategy"]}
+    late = {name: found[0].strategy["staleness"] for name, found in ran.results.items() if "staleness" in found[0].strategy}
     return picture(
         staleness_figure,
         {name: {int(k): n for k, n in one.items()} for name, one in late.items()},

@@ -11,19 +11,12 @@ from typing import Any
 
 from labkit.notebook.cells import Grid, Html, Picture, Text, interactive
 from labkit.notebook.ran import Ran, kept
+from labkit.results.metrics import METRIC, QUESTIONS, ROW_QUESTIONS
+from labkit.results.table import published_by_name
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.runs import train
-from labkit.runs.plan import Planned, plan
-
-WHICH = {"fastest": ("images_per_s", False), "least_memory": ("max_mem_mb", True), "most_accurate": ("best_acc_pct", False)}
-QUESTIONS = {
-    "fastest": "Which row trains most images per second?",
-    "factor": "How many times as fast is it as the slowest?",
-    "least_memory": "Which needs least memory on a rank?",
-    "most_accurate": "Which ends most accurate?",
-}
-PUBLISHED_KEY = {"images_per_s": "avg_throughput_img_s", "max_mem_mb": "max_gpu_mem_mb", "best_acc_pct": "best_acc_pct"}
+from labkit.runs.plan import Plan, plan
 
 
 class Lesson:
@@ -45,17 +38,16 @@ class Lesson:
         found = params.group(group)
         self.group = dataclasses.replace(found, rows=tuple(rows) or found.rows, claim=claim.strip() or found.claim)
         self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
-        train.get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
-        self.planned = plan(list(self.group.rows), profile, self.overrides)
-        self.guess, self.guessed_by = as_published(self.group, self.planned), "default: as published"
+        self.plan = train.get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
+        self.guess, self.guessed_by = as_published(self.group, self.plan), "default: as published"
         self.ran: Ran | None = None
 
     # -- before -----------------------------------------------------------------------------------------------------
     def question(self) -> Html:
         """The claim, the published rows that raise it, and what becomes of each of them on this machine."""
-        there = {row["experiment"]: row for row in params.published()}
-        here = {row.name: row.reason or "runs here" for row in self.planned}
-        here |= {name: f"runs here on gloo, as {row.name}" for row in self.planned for name in row.stands_for}
+        there = published_by_name()
+        here = {row.name: row.reason or "runs here" for row in self.plan}
+        here |= {name: f"runs here on gloo, as {other}" for name, other in self.plan.stand_ins.items()}
         lines = [{"name": name, "here": here.get(name, ""), **there.get(name, {})} for name in self.group.rows]
         headings = {"name": "published row", "avg_throughput_img_s": "images/s", "best_acc_pct": "accuracy (%)"}
         headings |= {"max_gpu_mem_mb": "memory (MB)", "total_time_s": "time (s)", "here": "on this machine"}
@@ -83,12 +75,12 @@ class Lesson:
         return self.guess_table()
 
     def choices(self) -> list[str]:
-        return [row.name for row in self.planned if row.spec]
+        return [row.name for row in self.plan.runnable]
 
     def commit(self, key: str, value: Any) -> None:
         """Set one guess, as `predict` and the card do."""
-        if key in WHICH:
-            value = Ran(self.planned, [], {}).name_here(value)
+        if key in ROW_QUESTIONS:
+            value = self.plan.name_here(value)
             if value not in self.choices():
                 raise SpecError(f"{key}={value!r}: no row of this lesson that runs here{nearest(value, self.choices())}")
         elif isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1:
@@ -96,7 +88,7 @@ class Lesson:
         self.guess[key], self.guessed_by = value, "yours"
 
     def guess_table(self) -> Grid:
-        lines = [{"question": QUESTIONS[key], "guess": self.guess[key]} for key in QUESTIONS]
+        lines = [{"question": question.text, "guess": self.guess[key]} for key, question in QUESTIONS.items()]
         return Grid(lines, {"question": "before the run", "guess": f"guess ({self.guessed_by})"})
 
     # -- run --------------------------------------------------------------------------------------------------------
@@ -110,10 +102,11 @@ class Lesson:
         asked, changed = list(rows or self.group.rows), {**self.overrides, **overrides}
         before = kept(asked, self.profile, changed)
         expected = {name: line["total_time_s"] for name, line in before.lines.items() if line["total_time_s"]}
-        live = Live(self.group.title_en if rows is None else "More rows", before.planned, self.repeats, expected)
+        planned = train.get_ready(asked, self.profile, self.repeats, self.fresh, changed)
+        live = Live(self.group.title_en if rows is None else "More rows", planned, self.repeats, expected)
         word = "stopped by an error"
         try:
-            train.train_rows(asked, self.profile, self.repeats, self.fresh, changed, live)
+            train.train_rows(planned, self.repeats, self.fresh, live)
             word = ""
         except KeyboardInterrupt:
             word = "interrupted; finished runs are kept"
@@ -132,11 +125,10 @@ class Lesson:
         """
         from labkit.probes.trace import trace
 
-        planned = plan([row], self.profile, {**self.overrides, **overrides})
-        runnable = [one for one in planned if one.spec]
+        changed = {**self.overrides, **overrides}
+        runnable = plan([row], self.profile, changed).runnable
         if not runnable:
             return None
-        changed = {**self.overrides, **overrides}
         return trace(runnable[0].name, self.profile, overrides=changed, steps=steps, exchange=exchange, fresh=self.fresh is True)
 
     # -- after ------------------------------------------------------------------------------------------------------
@@ -148,20 +140,20 @@ class Lesson:
     def outcome(self) -> Grid:
         """The guess beside what was measured."""
         ran, lines = self.done(), []
-        for key, (measured, least) in WHICH.items():
-            best = ran.best(measured, least)
+        for key, question in ROW_QUESTIONS.items():
+            best = ran.best(question.metric, least=METRIC[question.metric].best == "least")
             if best is None:
                 continue
-            same = best == self.guess[key] or ran.order(measured, best, self.guess[key]) == 0
+            same = best == self.guess[key] or ran.order(question.metric, best, self.guess[key]) == 0
             word = "right" if best == self.guess[key] else "indistinguishable" if same else "no"
-            lines.append({"question": QUESTIONS[key], "guess": self.guess[key], "measured": best, "verdict": word})
+            lines.append({"question": question.text, "guess": self.guess[key], "measured": best, "verdict": word})
         fast, slow = ran.best("images_per_s"), ran.best("images_per_s", least=True)
         factor = ran.ratio("images_per_s", fast, slow) if fast and slow else None
         if factor:
             off = max(factor / self.guess["factor"], self.guess["factor"] / factor)
             word = "right within a tenth" if off < 1.1 else f"off by a factor of {off:.2f}"
             lines.append(
-                {"question": QUESTIONS["factor"], "guess": float(self.guess["factor"]), "measured": factor, "verdict": word}
+                {"question": QUESTIONS["factor"].text, "guess": float(self.guess["factor"]), "measured": factor, "verdict": word}
             )
         return Grid(
             lines, {"question": "question", "guess": f"guess ({self.guessed_by})", "measured": "measured here", "verdict": ""}
@@ -177,7 +169,7 @@ class Lesson:
         """The group's figure, as in plots/: throughput, published ratios, accuracy, memory, where the time went."""
         from labkit.plots.groups import group_figure
 
-        figure = group_figure(self.group, self.done().results)
+        figure = group_figure(self.group, self.done().rows())
         return (
             Picture(figure, f"Group {self.group.number}: {self.group.title_en}")
             if figure
@@ -185,19 +177,17 @@ class Lesson:
         )
 
 
-def as_published(group: params.Group, planned: list[Planned]) -> dict[str, Any]:
+def as_published(group: params.Group, planned: Plan) -> dict[str, Any]:
     """The guess of somebody who believes the published table: its best rows, under the names that run here."""
-    there = {row["experiment"]: row for row in params.published()}
-    instead = {other: row.name for row in planned for other in row.stands_for}
-    names = {name: instead.get(name, name) for name in group.rows}
-    runnable = {row.name for row in planned if row.spec}
-    known = [name for name, here in names.items() if name in there and here in runnable]
+    published, runnable = published_by_name(), {row.name for row in planned.runnable}
+    known = {name: published[name] for name in group.rows if name in published and planned.name_here(name) in runnable}
     if not known:  # nothing published runs here: the first row, and no difference
-        first = next(iter(runnable), "")
-        return dict.fromkeys(WHICH, first) | {"factor": 1.0}
+        first = next((row.name for row in planned.runnable), "")
+        return dict.fromkeys(ROW_QUESTIONS, first) | {"factor": 1.0}
     guess: dict[str, Any] = {}
-    for key, (measured, least) in WHICH.items():
-        best = (min if least else max)(known, key=lambda name: there[name][PUBLISHED_KEY[measured]])
-        guess[key] = names[best]
-    rates = [there[name]["avg_throughput_img_s"] for name in known]
+    for key, question in ROW_QUESTIONS.items():
+        metric = METRIC[question.metric]
+        best = metric.pick_best({name: figures[metric.published] for name, figures in known.items()})
+        guess[key] = planned.name_here(str(best))
+    rates = [figures["avg_throughput_img_s"] for figures in known.values()]
     return guess | {"factor": round(max(rates) / min(rates), 2)}

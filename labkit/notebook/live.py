@@ -9,13 +9,13 @@ from __future__ import annotations
 import html
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.notebook.cells import Html
 from labkit.results.table import time_parts
-from labkit.rows.kinds import kind_of
+from labkit.runs.result import Results
 
 UPDATE_S = 0.25
 WINDOW_S = 3.0  # the live images/s are those of the last seconds
@@ -58,13 +58,13 @@ class Live:
     def __init__(
         self,
         title: str,
-        rows: list[Any],
+        rows: Iterable[Any],
         repeats: int = 1,
         expected_s: dict[str, float] | None = None,
         show: Callable[[Html], None] | None = None,
     ):
         self.show = show or self.display
-        self.title, self.rows, self.repeats, self.expected_s = title, rows, repeats, expected_s or {}
+        self.title, self.rows, self.repeats, self.expected_s = title, list(rows), repeats, expected_s or {}
         self.began, self.shown_at, self.handle = time.time(), 0.0, None
         self.key: tuple[str, int] | None = None
         self.ranks: list[Rank] = []
@@ -147,7 +147,7 @@ class Live:
         spec = self.row.spec
         return min(1.0, (rank.event["epoch"] + rank.event["step"] / steps_per_epoch(spec)) / spec.epochs)
 
-    def end(self, lines: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]], word: str = "") -> None:
+    def end(self, lines: list[dict[str, Any]], results: Results, word: str = "") -> None:
         """Replace the live view by the picture that stays. `lines`: the summary's rows; `word`: what ended it early."""
         self.show(ended(self.title, lines, results, self.began, word))
 
@@ -196,17 +196,17 @@ def curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> str:
     )
 
 
-def ended(title: str, lines: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]], began: float, word: str) -> Html:
+def ended(title: str, lines: list[dict[str, Any]], results: Results, began: float, word: str) -> Html:
     """What ran when: a bar for each run, from its call to its end, cut into start-up, training and evaluation.
 
     Rows whose result was kept from an earlier call show the times of that one, paler.
     """
-    runs = [(line, one) for line in lines for one in results.get(line["name"], []) if one["status"] == "ok"]
-    longest = max((one["total_time_s"] for _, one in runs), default=1.0)
+    runs = [(line, one) for line in lines for one in results.get(line["name"], [])]
+    longest = max((one.total_time_s for _, one in runs), default=1.0)
     scale, y, shapes, texts = 420 / longest, 8, [], []
     for line, one in runs:
-        kept = one["started_at"] < began
-        x, colour = 330.0, kind_of(one["spec"]["strategy"]).colour
+        kept = one.started_at < began
+        x, colour = 330.0, one.spec.kind.colour
         parts = time_parts(one)
         for key, _, grey in PARTS:
             width = parts[key] * scale
@@ -214,13 +214,13 @@ def ended(title: str, lines: list[dict[str, Any]], results: dict[str, list[dict[
                 f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="14" fill="{grey or colour}" opacity="{0.45 if kept else 1}"/>'
             )
             x += width
-        which = f" ({one['repeat']})" if len(results[line["name"]]) > 1 else ""
+        which = f" ({one.repeat})" if len(results[line["name"]]) > 1 else ""
         name = line["name"] + which
         narrow = ' textLength="316" lengthAdjust="spacingAndGlyphs"' if len(name) > 44 else ""  # all of it, in the room there is
         shapes.append(f'<text x="322" y="{y + 12}" text-anchor="end"{narrow}>{html.escape(name)}</text>')
-        figures = f"{one['images_per_s']:,.0f} images/s, {one['best_acc_pct']:.1f} %, {one['total_time_s']:.1f} s"
+        figures = f"{one.images_per_s:,.0f} images/s, {one.best_acc_pct:.1f} %, {one.total_time_s:.1f} s"
         shapes.append(
-            f'<text x="{330 + one["total_time_s"] * scale + 8:.1f}" y="{y + 12}">{figures}{", kept" if kept else ""}</text>'
+            f'<text x="{330 + one.total_time_s * scale + 8:.1f}" y="{y + 12}">{figures}{", kept" if kept else ""}</text>'
         )
         texts.append(f"{line['name']}{which}: {figures}{', kept from an earlier run' if kept else ''}")
         y += 20

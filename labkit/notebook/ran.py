@@ -6,43 +6,54 @@ from typing import Any
 
 from labkit.notebook.cells import Grid
 from labkit.results import verdict
+from labkit.results.groups import of_group
+from labkit.results.metrics import COMPARED, METRIC, PUBLISHED
+from labkit.results.table import good, lines_of, read_results
 from labkit.rows import params
-from labkit.runs.folders import label_of
-from labkit.runs.plan import Planned, plan
-
-PUBLISHED_FORM = {
-    "name": "experiment",
-    "model": "model",
-    "batch_size": "batch size",
-    "best_acc_pct": "best accuracy (%)",
-    "images_per_s": "throughput (images/s)",
-    "max_mem_mb": "peak memory (MB)",
-    "total_time_s": "total time (s)",
-}
+from labkit.rows.spec import Spec
+from labkit.runs.plan import Plan, plan
+from labkit.runs.result import Epoch, Outcomes, Result
 
 
 class Ran:
-    """`results`: row name -> the results of its repeats, as their folders hold them; `lines`: row name -> medians and status."""
+    """`plan`: what was asked for; `lines`: row name -> medians and status; `results`: row name -> the results of its repeats."""
 
-    def __init__(self, planned: list[Planned], lines: list[dict[str, Any]], results: dict[str, list[dict[str, Any]]]):
-        self.planned = planned
-        self.lines = {line["name"]: line for line in lines}
-        self.results = {name: [r for r in results.get(name, []) if r["status"] == "ok"] for name in self.lines}  # as planned
-        self.results = {name: found for name, found in self.results.items() if found}
-        self.instead = {other: row.name for row in planned for other in row.stands_for}
+    def __init__(self, planned: Plan, outcomes: Outcomes):
+        self.plan = planned
+        self.lines = {line["name"]: line for line in lines_of(planned, outcomes)}
+        ended_well = good(outcomes)
+        self.results = {name: ended_well[name] for name in self.lines if name in ended_well}  # in the plan's order
 
     def name_here(self, name: str) -> str:
         """The row that ran for a published name: itself, or its gloo twin where NCCL cannot run."""
-        return self.instead.get(name, name)
+        return self.plan.name_here(name)
 
     def value(self, key: str, name: str) -> float | None:
-        """A row's median of a measured key (images_per_s, best_acc_pct, max_mem_mb, total_time_s, ...); None if it gave no result."""
+        """A row's median of a measured key (images_per_s, best_acc_pct, max_mem_mib, total_time_s, ...); None if it gave no result."""
         line = self.lines.get(self.name_here(name))
         return line[key] if line and line["status"] == "ok" else None
 
-    def first(self, name: str) -> dict[str, Any] | None:
+    def first(self, name: str) -> Result | None:
         """The whole result of a row's first good repeat: its steps, epochs, spec, ...; None if it gave none."""
         return next(iter(self.results.get(self.name_here(name), [])), None)
+
+    def steps(self, name: str) -> int | None:
+        """How many steps each rank of a row made in its first good repeat; None if it gave no result."""
+        result = self.first(name)
+        return result.steps if result else None
+
+    def last_epoch(self, name: str) -> Epoch | None:
+        """The last epoch of a row's first good repeat; None if it gave no result."""
+        result = self.first(name)
+        return result.epochs[-1] if result else None
+
+    def us_per_image(self, name: str) -> tuple[float, float] | tuple[None, None]:
+        """Microseconds per image and rank in a row's first good repeat: (waiting for images, all the rest of training)."""
+        result = self.first(name)
+        if result is None:
+            return None, None
+        images = result.steps * result.spec.images_per_step / result.spec.shards
+        return 1e6 * result.data_wait_s / images, 1e6 * (result.train_s - result.data_wait_s) / images
 
     def ratio(self, key: str, one: str, other: str) -> float | None:
         """How many times `other`'s figure `one`'s is; None if either is missing, or if both are the same run."""
@@ -66,14 +77,13 @@ class Ran:
     def order(self, key: str, one: str, other: str) -> int | None:
         """1 if `one` has more of `key`, -1 if less, 0 if the two are indistinguishable (verdict.order says when)."""
         rows = [verdict.Row(name, good=self.results.get(name, [])) for name in (self.name_here(one), self.name_here(other))]
-        figure = next(figure for figure in verdict.FIGURES if figure.key == key)
         if not all(row.values(key) for row in rows) or rows[0].name == rows[1].name:
             return None
-        return verdict.order(figure, rows[0].values(key), rows[1].values(key), min(row.test_images for row in rows))
+        return verdict.order(METRIC[key], rows[0].values(key), rows[1].values(key), min(row.test_images for row in rows))
 
     def rows(self) -> list[verdict.Row]:
         """For the figures that compare with the published table."""
-        return [verdict.Row(p.name, p.reason, tuple(p.stands_for), self.results.get(p.name, [])) for p in self.planned]
+        return [verdict.Row(p.name, p.reason, tuple(p.stands_for), self.results.get(p.name, [])) for p in self.plan]
 
     def best(self, key: str, least: bool = False) -> str | None:
         """The name of the row with most (or least) of a measured key."""
@@ -83,8 +93,6 @@ class Ran:
 
     def table(self) -> Grid:
         """The rows in the published form, fastest first; rows that did not run come last, with what they need."""
-        from labkit.rows.spec import Spec
-
         lines = []
         for name, line in self.lines.items():
             spec = Spec.parse(name)
@@ -100,40 +108,32 @@ class Ran:
             if line["stands_for"]:
                 lines[-1]["note"] = f"also for {', '.join(line['stands_for'])}"
         lines.sort(key=lambda line: -(line["images_per_s"] or 0))
-        return Grid(lines, PUBLISHED_FORM | ({"note": ""} if any(line["note"] for line in lines) else {}))
+        headings = {"name": "experiment", "model": "model", "batch_size": "batch size"}
+        headings |= {metric.key: metric.heading["en"] for metric in PUBLISHED}
+        return Grid(lines, headings | ({"note": ""} if any(line["note"] for line in lines) else {}))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return self.table()._repr_mimebundle_()
 
     def beside(self, group: params.Group) -> Grid:
         """Each row relative to the first of its group, here and as published: machines are never compared, ratios are."""
-        found = verdict.besides(group, self.rows())
-        lines = []
-        for one in found:
-            line: dict[str, Any] = {"name": one.row.name}
-            for figure in verdict.FIGURES:
-                mine, base = one.row.middle(figure.key), found[0].row.middle(figure.key)
-                line[figure.key] = None if mine is None or base is None else figure.apart(mine, base)
-                line["published " + figure.key] = None
-                if verdict.comparable(one, found[0]) and one.published and found[0].published:
-                    line["published " + figure.key] = figure.apart(
-                        one.published[figure.published], found[0].published[figure.published]
-                    )
-            lines.append(line)
+        found = of_group(group, self.rows())
+        lines: list[dict[str, Any]] = []
+        for row in found["rows"]:
+            lines.append({"name": row["name"]})
+            for ratio in row["ratios"]:
+                unit = "times" if METRIC[ratio["figure"]].compared == "ratio" else "points"
+                lines[-1][ratio["figure"]] = ratio["here"] and f"{ratio['here']} {unit}"
+                lines[-1]["published " + ratio["figure"]] = ratio["published"] and f"{ratio['published']} {unit}"
         headings = {"name": "relative to the first row"}
-        for figure in verdict.FIGURES:
-            headings |= {figure.key: figure.title.lower(), "published " + figure.key: "published"}
-        nccl = any(one.nccl for one in found)
-        return Grid(
-            lines, headings, "Published figures are those of the NCCL rows that these Gloo rows stand for." if nccl else ""
-        )
+        for metric in COMPARED:
+            headings |= {metric.key: metric.title["en"].lower(), "published " + metric.key: "published"}
+        note = "Published figures are those of the NCCL rows that these Gloo rows stand for." if found["nccl"] else ""
+        return Grid(lines, headings, note)
 
 
 def kept(rows: Any = "all", profile: str = "quick", overrides: dict[str, Any] | None = None, repeats: int = 1000) -> Ran:
     """What has been measured of these rows so far (of each, the first `repeats`). Runs nothing."""
-    from labkit.results.table import line_of, read_results
-
-    planned, label = plan(rows, profile, overrides), label_of(profile, overrides or {})
-    found = read_results(label, {row.name for row in planned})
-    found = {name: one[:repeats] for name, one in found.items()}
-    return Ran(planned, [line_of(row, found.get(row.name, []), label) for row in planned], found)
+    planned = plan(rows, profile, overrides)
+    found = read_results(planned.label, {row.name for row in planned})
+    return Ran(planned, {name: outcomes[:repeats] for name, outcomes in found.items()})

@@ -10,29 +10,23 @@ import threading
 from typing import Any
 
 from labkit.notebook.cells import Grid, Picture, interactive
+from labkit.results.metrics import METRIC, METRICS, QUESTIONS
+from labkit.results.table import good, kept_lines, read_results
 from labkit.rows import params
+from labkit.runs.plan import plan
+from labkit.runs.train import get_ready, train_rows
 
-MEASURES = {
-    "images_per_s": "images/s",
-    "best_acc_pct": "best accuracy (%)",
-    "max_mem_mb": "peak memory (MB)",
-    "total_time_s": "total time (s)",
-}
 HERE = {"name": "row", "groups": "groups", "here": "on this machine", "cost": "cost"}
 
 
 def rows_table(profile: str = "quick", names: Any = None) -> Grid:
     """Every row (or those of `names`): its groups, what becomes of it here, and what it took last time."""
-    from labkit.results import table as results
-
-    frame = results.table(profile, list(names) if names else "all")
-    lines = []
-    for line in frame.to_dict("records"):
+    lines = kept_lines(plan(list(names) if names else "all", profile))
+    for line in lines:
         line["groups"] = ", ".join(str(g.number) for g in params.groups() if {line["name"], *line["stands_for"]} & set(g.rows))
-        has = line["total_time_s"] == line["total_time_s"] and line["total_time_s"] is not None
         line["cost"] = (
             f"{line['total_time_s']:.0f} s last time"
-            if has
+            if line["total_time_s"] is not None
             else "–"
             if line["status"] == "needs"
             else "not known: never run here"
@@ -41,7 +35,6 @@ def rows_table(profile: str = "quick", names: Any = None) -> Grid:
         line["here"] = words.get(line["status"], f"runs here; last time {line['status']}: {line['reason']}")
         if line["stands_for"]:
             line["here"] += f"; on gloo also for {', '.join(line['stands_for'])}"
-        lines.append(line)
     return Grid(lines, HERE)
 
 
@@ -64,11 +57,10 @@ def explorer(profile: str = "quick") -> Any:
 
     def work() -> None:
         from labkit.notebook.live import Live
-        from labkit.runs.plan import plan
-        from labkit.runs.train import train_rows
 
         chosen = list(rows.value)
-        view = Live("Row explorer", plan(chosen, profiles.value), show=lambda what: setattr(live, "value", what.html))
+        planned = get_ready(chosen, profiles.value)
+        view = Live("Row explorer", planned, show=lambda what: setattr(live, "value", what.html))
 
         def on_progress(*what: Any) -> None:
             if stopping.is_set():
@@ -76,7 +68,7 @@ def explorer(profile: str = "quick") -> Any:
             view(*what)
 
         try:
-            train_rows(chosen, profiles.value, 1, False, None, on_progress)
+            train_rows(planned, 1, False, on_progress)
             live.value += "<p>done</p>"
         except KeyboardInterrupt:
             live.value += "<p>stopped; finished runs are kept</p>"
@@ -104,18 +96,16 @@ def prediction_card(lesson: Any) -> Any:
     """The lesson's questions as a card; `lesson.predict` shows it, and `lesson.outcome` holds the guess against the run."""
     import ipywidgets as w
 
-    from labkit.notebook.lesson import QUESTIONS, WHICH
-
     wide, style = w.Layout(width="760px"), {"description_width": "300px"}
     fields: dict[str, Any] = {}
     for key, question in QUESTIONS.items():
-        if key in WHICH:
+        if question.asks == "row":
             fields[key] = w.Dropdown(
-                options=lesson.choices(), value=lesson.guess[key], description=question, layout=wide, style=style
+                options=lesson.choices(), value=lesson.guess[key], description=question.text, layout=wide, style=style
             )
         else:
             fields[key] = w.BoundedFloatText(
-                value=lesson.guess[key], min=1, max=1000, step=0.1, description=question, layout=wide, style=style
+                value=lesson.guess[key], min=1, max=1000, step=0.1, description=question.text, layout=wide, style=style
             )
     commit, said = (
         w.Button(description="Commit my guess", button_style="primary"),
@@ -132,16 +122,15 @@ def prediction_card(lesson: Any) -> Any:
     return w.VBox([*fields.values(), w.HBox([commit, said])])
 
 
-def comparison(label: str = "quick", x: str = "max_mem_mb", y: str = "images_per_s") -> Any:
+def comparison(label: str = "quick", x: str = "max_mem_mib", y: str = "images_per_s") -> Any:
     """Every result of a profile, any two figures against each other. Headless: one picture."""
-    from labkit.plots.lessons import comparison_figure
-    from labkit.results.table import read_results
+    from labkit.plots.lessons import comparison_figure  # keeps matplotlib out of a process that shows no picture
 
     def picture(names: Any, across: str, up: str) -> Picture:
-        found = {name: [r for r in runs if r["status"] == "ok"] for name, runs in read_results(label).items() if name in names}
+        found = {name: results for name, results in good(read_results(label)).items() if name in names}
         return Picture(
-            comparison_figure({name: runs for name, runs in found.items() if runs}, across, up),
-            f"{MEASURES[up]} over {MEASURES[across]}",
+            comparison_figure(found, across, up),
+            f"{METRIC[up].heading['en']} over {METRIC[across].heading['en']}",
         )
 
     everything = sorted(read_results(label))
@@ -149,7 +138,7 @@ def comparison(label: str = "quick", x: str = "max_mem_mb", y: str = "images_per
         return picture(everything, x, y)
     import ipywidgets as w
 
-    options = [(title, key) for key, title in MEASURES.items()]
+    options = [(metric.heading["en"], metric.key) for metric in METRICS]
     across, up = (
         w.Dropdown(options=options, value=x, description="across"),
         w.Dropdown(options=options, value=y, description="up"),

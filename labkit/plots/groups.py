@@ -1,6 +1,6 @@
 """One figure for a group's rows that ran: how fast, against the published ratio, memory, where the time went, accuracy.
 
-Takes what `results.read_results` returns, {row name: [results]}. No pyplot: widgets draw on other threads.
+No pyplot: widgets draw on other threads.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from labkit.plots.style import PEAK, Results, apart, bilingual, family, good, middle, styled, two_lines, where
+from labkit.plots.style import Repeats, apart, bilingual, family, median, styled, two_lines, where
+from labkit.results.metrics import memory_is
+from labkit.results.table import time_parts
 from labkit.results.verdict import Beside, Row, besides, comparable, short_name
 from labkit.rows import params
-from labkit.rows.spec import Spec
+from labkit.runs.result import Results
 
 WIDE = 13.2  # inches
 HEADING: dict[str, Any] = {"fontsize": 15, "va": "top"}
@@ -32,9 +34,9 @@ TIMES = {  # key of results.time_parts: words, colour, hatch
 
 
 @styled
-def group_figure(group: params.Group, results: Results) -> Figure | None:
+def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
     """The figure of a group, or None if none of its rows ran. Names leave out resnet18, cacheFalse and ampFalse."""
-    found = besides(group, rows_of(group, results))
+    found = besides(group, every_row)
     if not found:
         return None
     rows = {one.row.name: one.row.good for one in found}
@@ -59,21 +61,10 @@ def group_figure(group: params.Group, results: Results) -> Figure | None:
     return figure
 
 
-def rows_of(group: params.Group, results: Results) -> list[Row]:
-    """The group's rows with their results. An NCCL row without any is answered by its Gloo twin, as `machine.fit` offers it."""
-    ran, stands_for = good(results), {}
-    for name in group.rows:
-        spec = Spec.parse(name)
-        if name not in ran and spec.backend == "nccl":
-            stands_for.setdefault(spec.but(backend="gloo").name, []).append(name)
-    names = dict.fromkeys([*group.rows, *stands_for])
-    return [Row(name, stands_for=tuple(stands_for.get(name, ())), good=ran[name]) for name in names if name in ran]
-
-
 def bars(axes: Axes, rows: Results, looks: dict[str, Any], key: str, form: str) -> None:
     """A bar for each row, first on top, with least and most where it was repeated, and its figure in words."""
     for y, (name, repeats) in enumerate(rows.items()):
-        values, value = [result[key] for result in repeats], middle(repeats, key)
+        values, value = [getattr(result, key) for result in repeats], median(repeats, key)
         axes.barh(y, value, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", height=0.66)
         if len(values) > 1:
             ends = [[value - min(values)], [max(values) - value]]
@@ -103,20 +94,19 @@ def rates(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
 
 
 def memory(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
-    bars(axes, rows, looks, "max_mem_mb", ",.0f")
+    bars(axes, rows, looks, "max_mem_mib", ",.0f")
     across(axes, rows, names=False)
     axes.set_title("Peak memory of one rank", fontsize=12)
-    devices = sorted({result["spec"]["device"] for repeats in rows.values() for result in repeats})
-    axes.set_xlabel("MB\n" + " / ".join(PEAK[device] for device in devices))
+    axes.set_xlabel("MiB\n" + memory_is(result.spec.device for repeats in rows.values() for result in repeats))
 
 
 def ratios(axes: Axes, found: list[Beside], looks: dict[str, Any]) -> None:
     """Images/s over those of the first row: filled as measured here, hollow as published where the pair may be compared."""
     first, published, ends = found[0], False, [1.0]
-    base, there = first.row.middle("images_per_s"), first.published
+    base, there = first.row.median("images_per_s"), first.published
     axes.axvline(1, color="#999999", linewidth=1)
     for y, one in enumerate(found):
-        look, mine = looks[one.row.name], one.row.middle("images_per_s")
+        look, mine = looks[one.row.name], one.row.median("images_per_s")
         if mine and base:
             point(axes, mine / base, y - 0.14, look["colour"], look["colour"], look["marker"], f"{mine / base:.2f}")
             ends.append(mine / base)
@@ -140,11 +130,9 @@ def point(axes: Axes, x: float, y: float, face: Any, edge: Any, marker: str, tol
 
 def times(axes: Axes, rows: Results) -> None:
     """Where the wall time of each row's median run went."""
-    from labkit.results.table import time_parts
-
     for y, repeats in enumerate(rows.values()):
-        total = statistics.median_low(result["total_time_s"] for result in repeats)
-        parts = time_parts(next(result for result in repeats if result["total_time_s"] == total))
+        total = statistics.median_low(result.total_time_s for result in repeats)
+        parts = time_parts(next(result for result in repeats if result.total_time_s == total))
         parts["compute_s"] = parts["train_s"] - parts["data_wait_s"]
         left = 0.0
         for key, (words, colour, hatch) in TIMES.items():
@@ -163,19 +151,20 @@ def times(axes: Axes, rows: Results) -> None:
     )
 
 
-Curve = Callable[[list[dict[str, Any]]], tuple[list[float], list[float]]]
+Curve = Callable[[Repeats], tuple[list[float], list[float]]]
 
 
-def curve(repeats: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+def curve(repeats: Repeats) -> tuple[list[float], list[float]]:
     """Seconds since launch and test accuracy after each epoch, medians over the repeats."""
-    same = [list(epoch) for epoch in zip(*(result["epochs"] for result in repeats), strict=False)]
-    return [middle(one, "after_s") for one in same], [middle(one, "test_acc_pct") for one in same]
+    same = list(zip(*(result.epochs for result in repeats), strict=False))
+    after_s = [statistics.median(epoch.after_s for epoch in one) for one in same]
+    return after_s, [statistics.median(epoch.test_acc_pct for epoch in one) for one in same]
 
 
-def epochs(repeats: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+def epochs(repeats: Repeats) -> tuple[list[float], list[float]]:
     """The number of each epoch and the test accuracy after it, medians over the repeats."""
     up = curve(repeats)[1]
-    return [epoch["epoch"] for epoch in repeats[0]["epochs"][: len(up)]], up
+    return [epoch.epoch for epoch in repeats[0].epochs[: len(up)]], up
 
 
 def lines(axes: Axes, rows: Results, looks: dict[str, Any], of: Curve, named: bool) -> None:
@@ -186,7 +175,7 @@ def lines(axes: Axes, rows: Results, looks: dict[str, Any], of: Curve, named: bo
         look = looks[name]
         (drawn,) = axes.plot(x, y, look["dash"], color=look["colour"], linewidth=2)
         drawn.set(marker=look["marker"], markersize=6, markevery=-(-len(x) // 10))
-        ends.append((y[-1], f"{middle(repeats, 'best_acc_pct'):.1f} %  {two_lines(short_name(name), 32)}", look["colour"]))
+        ends.append((y[-1], f"{median(repeats, 'best_acc_pct'):.1f} %  {two_lines(short_name(name), 32)}", look["colour"]))
     axes.grid(color="#eeeeee")
     low, high = axes.get_ylim()
     gap = (high - low) * (0.2 if any("\n" in told for _, told, _ in ends) else 0.1)  # of a label, on axes of some 2 inches

@@ -9,39 +9,26 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.plots.groups import HALO, curve, epochs, lines
 from labkit.plots.style import (
-    PEAK,
-    Results,
     apart,
-    good,
     legend,
     log_ticks,
     look,
-    middle,
+    median,
     name_points,
     styled,
     two_lines,
     where,
 )
-from labkit.results.verdict import FIGURES, Row, order, short_name
+from labkit.results.metrics import METRIC, memory_is
+from labkit.results.verdict import Row, order, short_name
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.kinds import KINDS
-
-MEASURES = {
-    "images_per_s": "training throughput of all ranks together (images/s)",
-    "best_acc_pct": "best test accuracy (%)",
-    "max_mem_mb": "peak memory of one rank (MB)",
-    "total_time_s": "total time from launch to finish (s)",
-    "startup_s": "time from launch to the first step (s)",
-    "train_s": "time spent training (s)",
-    "eval_s": "time spent evaluating (s)",
-    "data_wait_s": "time in which a training rank waited for data (s)",
-}
+from labkit.runs.result import Results
 
 
 @styled
-def accuracy_figure(results: Results) -> Figure:
+def accuracy_figure(rows: Results) -> Figure:
     """Test accuracy of every row over epochs (what a step teaches) and over time (what it costs)."""
-    rows = good(results)
     looks = apart(rows)
     figure = Figure(figsize=(13, 3.6 + 0.2 * max(len(rows) - 3, 0)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -55,16 +42,16 @@ def accuracy_figure(results: Results) -> Figure:
 
 
 @styled
-def factor_ladder(results: Results) -> Figure:
+def factor_ladder(rows: Results) -> Figure:
     """Images/s of one row after the other, in the order given, each as a factor to the one before."""
-    rows = {name: repeats for name, repeats in good(results).items() if middle(repeats, "images_per_s") > 0}
+    rows = {name: repeats for name, repeats in rows.items() if median(repeats, "images_per_s") > 0}
     names, looks = list(rows), apart(rows)
     figure = Figure(figsize=(max(7.5, 1.5 + 2.3 * len(rows)), 4.8), layout="constrained")
     axes = figure.add_subplot()
-    rates = [middle(rows[name], "images_per_s") for name in names]
-    top = max((result["images_per_s"] for repeats in rows.values() for result in repeats), default=1.0)
+    rates = [median(rows[name], "images_per_s") for name in names]
+    top = max((result.images_per_s for repeats in rows.values() for result in repeats), default=1.0)
     for x, (name, rate) in enumerate(zip(names, rates, strict=True)):
-        values = [result["images_per_s"] for result in rows[name]]
+        values = [result.images_per_s for result in rows[name]]
         axes.bar(x, rate, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", width=0.56)
         if len(values) > 1:
             ends = [[rate - min(values)], [max(values) - rate]]
@@ -88,7 +75,7 @@ def factor_ladder(results: Results) -> Figure:
 
 def factor(rows: Results, one: str, other: str) -> str:
     before, after = (Row(name, good=rows[name]) for name in (one, other))
-    speed, images = FIGURES[0], min(before.test_images, after.test_images)
+    speed, images = METRIC["images_per_s"], min(before.test_images, after.test_images)
     same = order(speed, after.values(speed.key), before.values(speed.key), images) == 0
     ratio = statistics.median(after.values(speed.key)) / statistics.median(before.values(speed.key))
     return f"×{ratio:.2f}" + ("\nindistinguishable" if same else "")
@@ -119,24 +106,24 @@ def staleness_figure(late: dict[str, dict[int, int]]) -> Figure:
 
 
 @styled
-def comparison_figure(results: Results, x: str, y: str) -> Figure:
+def comparison_figure(rows: Results, x: str, y: str) -> Figure:
     """Any two measured figures against each other, every row a named point. Raises SpecError for one that is not measured."""
     for key in (x, y):
-        if key not in MEASURES:
-            raise SpecError(f"{key!r}: no figure of a result{nearest(key, MEASURES)}")
-    rows = good(results)
+        if key not in METRIC:
+            raise SpecError(f"{key!r}: no figure of a result{nearest(key, METRIC)}")
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.add_subplot()
     points = {}
     for name, repeats in rows.items():
         colour, marker = look(repeats)
-        points[short_name(name)] = spot = middle(repeats, x), middle(repeats, y)
+        points[short_name(name)] = spot = median(repeats, x), median(repeats, y)
         axes.plot(*spot, color=colour, marker=marker, markersize=11, markeredgecolor="white", linestyle="", zorder=3)
-    devices = " / ".join(PEAK[one] for one in sorted({r["spec"]["device"] for repeats in rows.values() for r in repeats}))
+    memory = memory_is(result.spec.device for repeats in rows.values() for result in repeats)
     for i, (key, axis) in enumerate(((x, axes.xaxis), (y, axes.yaxis))):
         values = [spot[i] for spot in points.values()]
         wide = min(values, default=0) > 0 and max(values) > 8 * min(values)
-        axis.set_label_text(MEASURES[key] + (f"; {devices}" if key == "max_mem_mb" else "") + (", log scale" if wide else ""))
+        what = f"; {memory}" if key == "max_mem_mib" else ""
+        axis.set_label_text(METRIC[key].axis + what + (", log scale" if wide else ""))
         if wide:
             (axes.set_xscale, axes.set_yscale)[i]("log")
             log_ticks(axis, values)

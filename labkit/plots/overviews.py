@@ -1,6 +1,6 @@
 """Pictures of result folders: throughput, accuracy over time, memory against throughput. Figures only, no pyplot state.
 
-Every function takes what `results.read_results` returns, {row name: [results]}, and shows the rows that ended well.
+Every function takes results of rows that ended well, {row name: [Result, one for each repeat]}.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from labkit.plots.groups import curve, group_figure
 from labkit.plots.style import (
     DASHES,
     MARKERS,
-    PEAK,
-    Results,
-    good,
     in_order,
     legend,
     lighter,
     log_ticks,
     look,
-    middle,
+    median,
     name_points,
     strategy,
     styled,
     where,
 )
-from labkit.results.verdict import short_name
+from labkit.results.metrics import memory_is
+from labkit.results.verdict import Row, short_name
 from labkit.rows import params
+from labkit.runs.result import Results
 from labkit.system.files import write_whole
 
 PAGE, TITLE, LINE, FEW, MANY = 13.2, 0.65, 2.75, 4.35, 13.2  # inches: width of the accuracy plot, height of its title and of
@@ -40,15 +39,14 @@ PAGE, TITLE, LINE, FEW, MANY = 13.2, 0.65, 2.75, 4.35, 13.2  # inches: width of 
 
 
 @styled
-def throughput(results: Results) -> Figure:
+def throughput(rows: Results) -> Figure:
     """Images per second of every row, fastest on top."""
-    rows = good(results)
-    names = sorted(rows, key=lambda name: (middle(rows[name], "images_per_s"), name))
+    names = sorted(rows, key=lambda name: (median(rows[name], "images_per_s"), name))
     figure = Figure(figsize=(12, 1.8 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     halo = [withStroke(linewidth=3, foreground="white")]
     for y, name in enumerate(names):
-        rates = [result["images_per_s"] for result in rows[name]]
+        rates = [result.images_per_s for result in rows[name]]
         rate = statistics.median(rates)
         axes.barh(y, rate, color=look(rows[name])[0], height=0.72)
         if len(rates) > 1:
@@ -69,9 +67,8 @@ def throughput(results: Results) -> Figure:
 
 
 @styled
-def accuracy(results: Results) -> Figure:
+def accuracy(rows: Results) -> Figure:
     """Test accuracy over the time since launch: a panel for each strategy, with the other strategies in grey behind."""
-    rows = good(results)
     curves = {name: curve(repeats) for name, repeats in rows.items()}
     panels = {one: [name for name in rows if strategy(rows[name]) == one] for one in in_order(map(strategy, rows.values()))}
     spots = places([FEW if len(names) <= 3 else MANY for names in panels.values()])
@@ -88,7 +85,7 @@ def accuracy(results: Results) -> Figure:
             colour = lighter(look(rows[name])[0], 0.4 * (i % 2))
             (drawn,) = axes.plot(x, y, DASHES[i % len(DASHES)], color=colour, linewidth=1.7)
             drawn.set(marker=MARKERS[i % len(MARKERS)], markersize=5, markevery=-(-len(x) // 12))
-            drawn.set_label(f"{middle(rows[name], 'best_acc_pct'):.1f} %  {short_name(name)}".replace("+", "\n+"))
+            drawn.set_label(f"{median(rows[name], 'best_acc_pct'):.1f} %  {short_name(name)}".replace("+", "\n+"))
         spot: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.0)}
         if len(names) > 3:
             spot = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
@@ -115,19 +112,19 @@ def places(widths: list[float]) -> list[tuple[int, float]]:
 
 
 @styled
-def memory(results: Results) -> Figure:
+def memory(rows: Results) -> Figure:
     """Peak memory against throughput, every row a named point: right is faster, down needs less."""
-    rows = {name: repeats for name, repeats in good(results).items() if middle(repeats, "images_per_s") > 0}
+    rows = {name: repeats for name, repeats in rows.items() if median(repeats, "images_per_s") > 0}
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.add_subplot(yscale="log")
     points = {}
     for name, repeats in rows.items():
         colour, marker = look(repeats)
-        x, y = middle(repeats, "images_per_s"), max(middle(repeats, "max_mem_mb"), 1.0)
+        x, y = median(repeats, "images_per_s"), max(median(repeats, "max_mem_mib"), 1.0)
         axes.plot(x, y, color=colour, marker=marker, markersize=11, markeredgecolor="white", linestyle="", zorder=3)
         points[short_name(name)] = (x, y)
-    devices = sorted({result["spec"]["device"] for repeats in rows.values() for result in repeats})
-    axes.set_ylabel(f"peak memory of one rank (MB, log scale; {' / '.join(PEAK[device] for device in devices)})")
+    memory_means = memory_is(result.spec.device for repeats in rows.values() for result in repeats)
+    axes.set_ylabel(f"peak memory of one rank (MiB, log scale; {memory_means})")
     axes.set_xlabel("training throughput of all ranks together (images/s)")
     axes.margins(0.1)
     axes.set_xlim(left=0)
@@ -144,17 +141,18 @@ def memory(results: Results) -> Figure:
 PLOTS = {"throughput": throughput, "accuracy_over_time": accuracy, "memory_and_throughput": memory}
 
 
-def save_plots(results: Results, folder: Path) -> list[Path]:
+def save_plots(rows: list[Row], folder: Path) -> list[Path]:
     """Draw the overviews and then a figure for each group of which a row ran, as PNG and SVG into `folder`; return the files.
 
     None if no row ended well. Same results, same bytes.
     """
-    if not good(results):
+    results = {row.name: row.good for row in rows if row.good}
+    if not results:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     written = [path for name, draw in PLOTS.items() for path in save(draw(results), folder / name)]
     for group in params.groups():
-        figure = group_figure(group, results)
+        figure = group_figure(group, rows)
         if figure is not None:
             written += save(figure, folder / f"group_{group.number:02}")
     return written

@@ -21,12 +21,13 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from labkit.rows.kinds import KINDS, kind_of
+from labkit.rows.kinds import KINDS
 from labkit.rows.params import chinese_letters
+from labkit.runs.result import Result, Results
 from labkit.system.fonts import font_with
 
 Box = Sequence[float]  # left, bottom, right, top
-Results = dict[str, list[dict[str, Any]]]
+Repeats = list[Result]  # of one row
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
     "font.size": 11,
@@ -50,7 +51,6 @@ WORK = {  # what a rank does in a step: colour, hatch
     "update": ("#a9d3a1", "xx"),
     "waiting": ("#ffffff", ""),
 }
-PEAK = {"cpu": "CPU: growth of peak resident set", "cuda": "CUDA: allocator's peak"}  # what max_mem_mb is
 AROUND = [(1, 0), (-1, 0), (0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7), (0, 1), (0, -1)]
 LEADER = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
 
@@ -66,19 +66,13 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def good(results: Results) -> Results:
-    """The rows that ended well, each with its results that did."""
-    kept = {name: [result for result in repeats if result["status"] == "ok"] for name, repeats in results.items()}
-    return {name: repeats for name, repeats in kept.items() if repeats}
+def strategy(repeats: Repeats) -> str:
+    return repeats[0].spec.strategy
 
 
-def strategy(repeats: list[dict[str, Any]]) -> str:
-    return repeats[0]["spec"]["strategy"]
-
-
-def look(repeats: list[dict[str, Any]]) -> tuple[str, str]:
+def look(repeats: Repeats) -> tuple[str, str]:
     """The colour and the marker of a row."""
-    kind = kind_of(strategy(repeats))
+    kind = repeats[0].spec.kind
     return kind.colour, kind.marker
 
 
@@ -138,16 +132,17 @@ def lighter(colour: str, white: float) -> tuple[float, ...]:
     return tuple(part + (1 - part) * white for part in to_rgb(colour))
 
 
-def middle(repeats: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(result[key] for result in repeats)
+def median(repeats: Repeats, key: str) -> float:
+    """The median of a metric over the repeats of a row."""
+    return statistics.median(getattr(result, key) for result in repeats)
 
 
 def where(results: Results, figures: str) -> str:
     """What a caption says of the origin: data, scale, machine, and what `figures` are shown of the repeats."""
     every = [result for repeats in results.values() for result in repeats]
-    data = dict.fromkeys(f"{r['spec']['dataset']} at width {r['spec']['width']}" for r in every)
-    cuda = [" + ".join(dict.fromkeys(r["machine"]["cuda"])) for r in every]
-    machines = dict.fromkeys(name or f"{r['machine']['cores']} CPU cores" for name, r in zip(cuda, every, strict=True))
+    data = dict.fromkeys(f"{r.spec.dataset} at width {r.spec.width}" for r in every)
+    cuda = [" + ".join(dict.fromkeys(r.machine.cuda)) for r in every]
+    machines = dict.fromkeys(name or f"{r.machine.cores} CPU cores" for name, r in zip(cuda, every, strict=True))
     repeats = max(len(one) for one in results.values())
     runs = f"{figures} of {repeats} runs" if repeats > 1 else "one run of each row"
     return f"{' / '.join(data)}, {' / '.join(machines)}; {runs}"

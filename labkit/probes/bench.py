@@ -23,6 +23,7 @@ from labkit.rows.fields import SpecError, nearest
 from labkit.rows.fit import fit
 from labkit.rows.spec import Spec
 from labkit.runs import folders
+from labkit.runs.result import NoResult, Result
 from labkit.runs.train import run_once
 from labkit.system.machine import this_machine
 
@@ -39,12 +40,12 @@ FASHION = {
 }
 
 
-def measured(name: str, **fields: Any) -> dict[str, Any]:
+def measured(name: str, **fields: Any) -> Result:
     """One fresh run of a row; raises if it gave no result."""
     spec = fit(Spec.parse(name, **fields), this_machine())
     outcome = run_once(spec, "bench", fresh=True)
-    if outcome["status"] != "ok":
-        raise RuntimeError(f"{name}: {outcome['status']}: {outcome['reason']}")
+    if isinstance(outcome, NoResult):
+        raise RuntimeError(f"{name}: {outcome.status}: {outcome.reason}")
     return outcome
 
 
@@ -74,7 +75,7 @@ def tutorial(turns: int) -> dict[str, Any]:
 
     def ours(name: str) -> dict[str, float]:
         outcome = measured(name, **FASHION, threads_per_rank=1)
-        return {"images_per_s": outcome["images_per_s"], "accuracy_pct": outcome["epochs"][-1]["test_acc_pct"]}
+        return {"images_per_s": outcome.images_per_s, "accuracy_pct": outcome.epochs[-1].test_acc_pct}
 
     done = list(
         in_turns(
@@ -101,7 +102,7 @@ def two_ranks(turns: int) -> dict[str, Any]:
     single = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
 
     def rate(name: str, threads: int) -> dict[str, float]:
-        return {"images_per_s": measured(name, **FASHION, threads_per_rank=threads)["images_per_s"]}
+        return {"images_per_s": measured(name, **FASHION, threads_per_rank=threads).images_per_s}
 
     sides = {
         "ddp 2 x 1 thread": lambda: rate(DDP.replace("cacheFalse", "cacheTrue"), 1),
@@ -126,7 +127,7 @@ def startup(turns: int) -> dict[str, Any]:
     measured(DDP, **small)
     figures: dict[str, Any] = {}
     for name in names:
-        seconds = [measured(name, **small)["startup_s"] for _ in range(turns)]
+        seconds = [measured(name, **small).startup_s for _ in range(turns)]
         figures[f"{name} (wanted: 0.5 s)"] = {
             "median": statistics.median(seconds),
             "min": min(seconds),

@@ -114,16 +114,16 @@ def trace(
     from labkit.data.datasets import prepare
     from labkit.engine.job import Job
     from labkit.processes.launch import launch
-    from labkit.runs.folders import claimed, conditions, label_of, quiet, runs_folder
+    from labkit.runs.folders import claimed, conditions, quiet
     from labkit.runs.plan import plan
-    from labkit.system.files import read_json, write_json
+    from labkit.system.files import read_kept, write_json
 
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
         raise SpecError(f"steps={steps!r}: must be a whole number from 1 to 1000")
-    (planned, *_) = [one for one in plan([row], profile, overrides) if one.spec] or plan([row], profile, overrides)
-    spec = planned.spec
+    planned = plan([row], profile, overrides)
+    spec = next((one.spec for one in planned.runnable), None)
     if spec is None:
-        raise SpecError(f"{row}: {planned.reason}")
+        raise SpecError(f"{row}: {planned.rows[0].reason}")
     if not exchange and not spec.kind.splits_batch:
         others = ", ".join(name for name in STRATEGIES if kind_of(name).splits_batch)
         raise SpecError(f"exchange=False: {spec.strategy} has no exchange to leave out; it can be had for {others}")
@@ -131,12 +131,12 @@ def trace(
         raise SpecError(
             f"{row}: torch's DataParallel makes new replicas in every step, which this probe cannot follow; use device=cpu"
         )
-    folder = runs_folder() / label_of(profile, overrides or {}) / spec.name / "trace" / (f"{steps}" + "-silent" * (not exchange))
+    folder = planned.folder / spec.name / "trace" / (f"{steps}" if exchange else f"{steps}-silent")
     about = conditions(spec) | {
         "probe": hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in PROBE)).hexdigest()[:16]
     }
-    kept = read_json(folder / "trace.json")
-    if fresh or not kept or any(kept.get(key) != about[key] for key in about):
+    kept = None if fresh else read_kept(folder / "trace.json", about)
+    if kept is None:
         with claimed(folder), quiet():
             arguments = {"spec": spec.to_dict(), "data_folder": str(prepare(spec.dataset)), "steps": steps, "exchange": exchange}
             job = Job(

@@ -33,7 +33,7 @@ def wire(
     from labkit.processes.digest import code_digest
     from labkit.processes.launch import launch
     from labkit.runs.folders import claimed, commit, quiet, runs_folder
-    from labkit.system.files import read_json, write_json
+    from labkit.system.files import read_kept, write_json
 
     if backend not in ("gloo", "nccl"):
         raise SpecError(f"backend={backend!r}: there are gloo and nccl")
@@ -46,8 +46,8 @@ def wire(
     folder = runs_folder() / "probes/wire" / f"{backend}-{ranks}-{turns}-{max(sizes)}"
     about = {"machine": this_machine().to_dict(), "versions": versions(), "code": code_digest(), "sizes": list(sizes)}
     about |= {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
-    kept = read_json(folder / "wire.json")
-    if fresh or not kept or any(kept.get(key) != about[key] for key in about):
+    kept = None if fresh else read_kept(folder / "wire.json", about)
+    if kept is None:
         with claimed(folder), quiet():
             group = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
             threads = max(1, this_machine().cores // ranks)

@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from labkit.report.view import FIGURES, TIMES
 from labkit.report.words import HTML, Words
-from labkit.results.verdict import FIGURES as COMPARED
+from labkit.results.metrics import COMPARED, METRIC, PUBLISHED, Metric, memory_is
+from labkit.results.table import TIMES
 from labkit.results.verdict import KINDS, short_name
 
 Cells = list[list[Markup]]
@@ -73,17 +73,25 @@ class Say:
         return said
 
     def results_header(self) -> list[Markup]:
-        devices = self.view["devices"]
-        memory = self.t(f"memory.{devices[0]}" if len(devices) == 1 else "memory.both")
-        first = self.header("results", ["experiment", "model", "batch_size"])
-        return first + [self.t(f"results.{key}", **({"what": memory} if key == "max_mem_mb" else {})) for key, _ in FIGURES]
+        first = [Markup(self.t.set(heading)) for heading in ("Experiment", "Model", "Batch Size")]
+        return first + [self.published_heading(metric) for metric in PUBLISHED]
+
+    def published_heading(self, metric: Metric) -> Markup:
+        """The published heading; of memory that was measured on a CPU, what it is."""
+        if metric.key != "max_mem_mib" or self.view["devices"] in ([], ["cuda"]):
+            return Markup(self.t.set(metric.heading_as_published))
+        return self.t("results.memory", what=memory_is(self.view["devices"], self.t.language))
+
+    def title_of(self, key: str) -> Markup:
+        """A metric in a word."""
+        return Markup(self.t.set(METRIC[key].title[self.t.language]))
 
     def results(self) -> Cells:
         lines = []
         for line in self.view["results"]:
             name = self.row(line["name"]) + (" †" if line["stands_for"] else "")
             about = [Markup(self.t.set(line["model"])), Markup(line["batch_size"])]
-            lines.append([name, *about, *(self.figure(line[key], line["name"]) for key, _ in FIGURES)])
+            lines.append([name, *about, *(self.figure(line[metric.key], line["name"]) for metric in PUBLISHED)])
         return lines
 
     def groups(self) -> Cells:
@@ -101,7 +109,9 @@ class Say:
         return self.t("beside.group", number=group["number"], **titles)
 
     def ratios_header(self) -> list[Markup]:
-        pairs = [(self.t(f"beside.{figure.key}"), self.t("beside.published")) for figure in COMPARED]
+        pairs = [
+            (self.t(f"beside.{one.compared}", figure=self.title_of(one.key)), self.t("beside.published")) for one in COMPARED
+        ]
         return [self.t("beside.row"), *(heading for pair in pairs for heading in pair)]
 
     def ratios(self, group: dict[str, Any]) -> Cells:
@@ -116,7 +126,7 @@ class Say:
         return lines
 
     def verdict(self, verdict: dict[str, Any]) -> Markup:
-        figure = self.t(f"figure.{verdict['figure']}")
+        figure = self.title_of(verdict["figure"])
         if verdict["head"] is None:
             return self.t("verdict.line", figure=figure, verdict=self.t("verdict.none"))
         kinds, n, scope = verdict["kinds"], verdict["pairs"], Markup()
@@ -133,8 +143,8 @@ class Say:
         one, two = (self.row(pair[key], short_name(pair[key])) for key in ("one", "two"))
         measured = self.t("pair.ratio" if pair["ratio"] else "pair.points", number=pair["measured"])
         there = Markup(self.t.set(pair["published"]))
-        there = self.t("pair.published_equal", published=there) if pair["kind"] == "new" else there
-        key = "indistinguishable" if pair["kind"] in ("equal", "lost") else figure
+        there = self.t("pair.published_equal", published=there) if pair["kind"] == "tie_only_published" else there
+        key = "indistinguishable" if pair["kind"] in ("equal", "tie_only_here") else figure
         return self.t(f"pair.{key}", one=one, two=two, measured=measured, published=there)
 
     def unanswered(self, group: dict[str, Any]) -> Markup:
@@ -164,11 +174,11 @@ class Say:
         for line in self.view["agreement"]:
             figures = [line["n"], line["spearman"], line["kendall"], line["pairs"], *line["kinds"].values()]
             cells = [self.nothing if figure is None else Markup(self.t.set(figure)) for figure in figures]
-            lines.append([self.t(f"figure.{line['figure']}"), *cells])
+            lines.append([self.title_of(line["figure"]), *cells])
         return lines
 
     def agreed(self, line: dict[str, Any]) -> Markup:
-        figure = self.t(f"figure.{line['figure']}")
+        figure = self.title_of(line["figure"])
         if line["level"] == "unknown":
             return self.t("agreement.unknown", figure=figure, n=line["n"])
         counts = {kind: line["kinds"][kind] for kind in ("same", "opposite")}
@@ -191,7 +201,7 @@ class Say:
         return self.t("time.sums", total=time["total_s"], n=time["runs"], **shares)
 
     def meaning(self) -> list[Markup]:
-        said = self.header("meaning", [*(key for key, _ in FIGURES), "parts", "batch_size"])
+        said = self.header("meaning", [*(metric.key for metric in PUBLISHED), "parts", "batch_size"])
         for line in self.view["staleness"]:
             counts = self.t.listed(self.t("meaning.staleness_count", **count) for count in line["counts"])
             said.append(self.t("meaning.staleness_row", row=self.row(line["name"]), counts=counts))

@@ -13,43 +13,43 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from labkit.results import groups as beside
-from labkit.results import provenance
+from labkit.results import groups, provenance
+from labkit.results.metrics import PUBLISHED
 from labkit.results.ranks import agreement
-from labkit.results.table import TIMES, time_parts
+from labkit.results.table import TIMES, good, read_results, time_parts
 from labkit.results.verdict import Row
 from labkit.rows import params
-
-FIGURES = (("best_acc_pct", 2), ("images_per_s", 1), ("max_mem_mb", 0), ("total_time_s", 1))  # with digits, as published
+from labkit.runs.plan import Planned, plan
+from labkit.runs.result import NoResult, Outcomes, Results
+from labkit.runs.statuses import read_statuses
 
 
 class Found:
     """What one profile's folders hold. `runs`: the way from the report's folder to them."""
 
     def __init__(self, profile: str, overrides: dict[str, Any], folder: Path):
-        from labkit.results.table import read_results
-        from labkit.runs.folders import label_of, runs_folder
-        from labkit.runs.plan import plan
-
-        planned, self.label = plan("all", profile, overrides), label_of(profile, overrides)
-        self.profile, self.overrides, self.folder = params.profile(profile), overrides, folder
-        self.runs = Path(os.path.relpath(runs_folder().absolute() / self.label, folder))
-        found = read_results(self.label)
-        good = {name: [r for r in results if r["status"] == "ok"] for name, results in found.items()}
-        bad = {name: [r for r in results if r["status"] != "ok"] for name, results in found.items()}
-        self.rows = [
-            Row(p.name, p.reason, tuple(n for n in p.stands_for if not good.get(n)), good.get(p.name, []), bad.get(p.name, []))
-            for p in planned
-        ]
+        planned = plan("all", profile, overrides)
+        self.label, self.profile, self.overrides, self.folder = planned.label, planned.profile, planned.overrides, folder
+        self.runs = Path(os.path.relpath(planned.folder.absolute(), folder))
+        found = read_results(planned.label)
+        ended_well = good(found)
+        self.rows = [row_of(one, found, ended_well) for one in planned]
         # Where NCCL ran, its Gloo stand-in is not missing.
-        spare = {p.name for p in planned if p.stands_for and all(map(good.get, p.stands_for))} - set(params.all_names())
+        spare = {p.name for p in planned if p.stands_for and all(map(ended_well.get, p.stands_for))} - set(params.all_names())
         self.rows = [row for row in self.rows if row.name in found or row.name not in spare]
         self.others = sorted(found.keys() - {row.name for row in self.rows})
-        self.ran = sorted((row for row in self.rows if row.good), key=lambda row: (-(row.middle("images_per_s") or 0), row.name))
+        self.ran = sorted((row for row in self.rows if row.good), key=lambda row: (-(row.median("images_per_s") or 0), row.name))
         self.results = [result for row in self.ran for result in row.good]
 
     def href(self, *parts: Any) -> str:
         return quote(self.runs.joinpath(*map(str, parts)).as_posix(), safe="/+=.")
+
+
+def row_of(planned: Planned, found: Outcomes, ended_well: Results) -> Row:
+    """A planned row with its outcomes. It stands for an NCCL row only where that has no result of its own."""
+    name, stands_for = planned.name, tuple(other for other in planned.stands_for if other not in ended_well)
+    bad = [one for one in found.get(name, []) if isinstance(one, NoResult)]
+    return Row(name, planned.reason, stands_for, ended_well.get(name, []), bad)
 
 
 def view(found: Found) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def view(found: Found) -> dict[str, Any]:
         "settings": settings,
         "facts": provenance.facts(found.results) if found.ran else None,
         "notes": provenance.notes(profile, found.overrides, found.results),
-        "devices": sorted({result["spec"]["device"] for result in found.results}),
+        "devices": sorted({result.spec.device for result in found.results}),
         "results": [line_of(row) for row in found.ran],
         "others": found.others,
-        "groups": [beside.of_group(group, found.rows) for group in params.groups()],
+        "groups": [groups.of_group(group, found.rows) for group in params.groups()],
         "absent": absent(found, settings),
         "agreement": agreement(found.rows) if found.ran else [],
         "time": time(found) if found.ran else None,
@@ -77,13 +77,13 @@ def view(found: Found) -> dict[str, Any]:
 def links(found: Found) -> dict[str, str]:
     """Where each row's results lie: the folder of its run, or of all its repeats."""
     runs = {row.name: row.good or row.bad for row in found.rows if row.good or row.bad}
-    here = {name: found.href(name, *([results[0]["repeat"]] if len(results) == 1 else [])) for name, results in runs.items()}
+    here = {name: found.href(name, *([results[0].repeat] if len(results) == 1 else [])) for name, results in runs.items()}
     return here | {name: found.href(name) for name in found.others}
 
 
 def line_of(row: Row) -> dict[str, Any]:
     """A line of the table in the published form."""
-    figures = {key: with_spread(row, key, digits) for key, digits in FIGURES}
+    figures = {metric.key: with_spread(row, metric.key, metric.digits) for metric in PUBLISHED}
     stands_for = bool(row.stands_for)
     return {"name": row.name, "stands_for": stands_for, "model": row.spec.model, "batch_size": row.spec.batch_size, **figures}
 
@@ -103,9 +103,9 @@ def absent(found: Found, settings: str) -> list[dict[str, Any]]:
     for row in found.rows:
         nothing: dict[str, Any] = {"name": row.name, "href": None, "repeat": None, "reason": None, "command": None}
         for result in row.bad:
-            repeat = result["repeat"] if len(row.good) + len(row.bad) > 1 else None
-            told = {"href": found.href(row.name, result["repeat"]), "repeat": repeat, "reason": result["reason"]}
-            lines.append(nothing | told | {"status": result["status"]})
+            repeat = result.repeat if len(row.good) + len(row.bad) > 1 else None
+            told = {"href": found.href(row.name, result.repeat), "repeat": repeat, "reason": result.reason}
+            lines.append(nothing | told | {"status": result.status})
         if row.good or row.bad:
             continue
         if row.reason:
@@ -134,7 +134,7 @@ def staleness(found: Found) -> list[dict[str, Any]]:
     for row in found.ran:
         late: Counter[int] = Counter()
         for result in row.good:
-            late.update({int(updates): n for updates, n in result["strategy"].get("staleness", {}).items()})
+            late.update({int(updates): n for updates, n in result.strategy.get("staleness", {}).items()})
         if late:
             lines.append({"name": row.name, "counts": [{"updates": updates, "n": n} for updates, n in sorted(late.items())]})
     return lines
@@ -142,8 +142,6 @@ def staleness(found: Found) -> list[dict[str, Any]]:
 
 def notebooks(found: Found) -> list[dict[str, Any]]:
     """How the notebooks ended whose results these are, if a batch ran them; with links to what there is of them."""
-    from labkit.runs.statuses import read_statuses
-
     lines = []
     for status in read_statuses(found.label):
         names = {ending: f"{status.notebook}.{ending}" for ending in ("html", "ipynb", "log")}

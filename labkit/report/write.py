@@ -49,7 +49,7 @@ def write_report(
     path, languages = Path(path or params.ROOT / "report.md").absolute(), checked(languages)
     found = Found(profile, overrides or {}, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_plots({row.name: row.good for row in found.ran}, path.parent / "plots")
+    save_plots(found.rows, path.parent / "plots")
     files = texts(Content(found, path), languages)
     for file, text in files.items():
         write_whole(file, text.encode())

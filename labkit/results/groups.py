@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from labkit.results.verdict import FIGURES, Beside, Row, answered, besides, comparable, number, verdict
+from labkit.results.metrics import COMPARED
+from labkit.results.verdict import Beside, Row, answered, besides, comparable, verdict
 from labkit.rows import params
 
 
@@ -19,7 +20,7 @@ def of_group(group: params.Group, rows: list[Row]) -> dict[str, Any]:
         "compares": compares(group),
         "nccl": any(b.nccl for b in found),
         "rows": [{"name": b.row.name, "stands_for": bool(b.row.stands_for), "ratios": ratios(b, found[0])} for b in found],
-        "verdicts": [verdict(figure, found) for figure in FIGURES] if len(found) > 1 else [],
+        "verdicts": [verdict(metric, found) for metric in COMPARED] if len(found) > 1 else [],
         **unanswered(group, rows),
     }
 
@@ -33,14 +34,14 @@ def compares(group: params.Group) -> dict[str, str]:
 def ratios(one: Beside, first: Beside) -> list[dict[str, Any]]:
     """Each figure relative to the group's first row, here and as published; `nccl`: the published one is an NCCL row's."""
     cells = []
-    for figure in FIGURES:
-        mine, base = one.row.middle(figure.key), first.row.middle(figure.key)
-        here = None if mine is None or base is None else number(figure.apart(mine, base))
+    for metric in COMPARED:
+        mine, base = one.row.median(metric.key), first.row.median(metric.key)
+        here = None if mine is None or base is None else metric.difference(mine, base)
         there = None
         if comparable(one, first):
             assert one.published and first.published
-            there = number(figure.apart(one.published[figure.published], first.published[figure.published]))
-        cells.append({"figure": figure.key, "here": here, "published": there, "nccl": bool(there and one.nccl)})
+            there = metric.difference(one.published[metric.published], first.published[metric.published])
+        cells.append({"figure": metric.key, "here": here, "published": there, "nccl": bool(there and one.nccl)})
     return cells
 
 

@@ -15,6 +15,7 @@ class Metric:
     """
     key         field of Result
     digits      after the point, in a report
+    title       in a word, by language
     heading     of a column, by language
     axis        label of a picture's axis
     best        "most" or "least": which is better; "" for a part of another figure
@@ -25,6 +26,7 @@ class Metric:
 
     key: str
     digits: int
+    title: dict[str, str]
     heading: dict[str, str]
     axis: str
     best: str = ""
@@ -48,6 +50,7 @@ METRICS = (
     Metric(
         key="images_per_s",
         digits=1,
+        title={"en": "Images/s", "zh": "吞吐量"},
         heading={"en": "throughput (images/s)", "zh": "吞吐量 (images/s)"},
         axis="training throughput of all ranks together (images/s)",
         best="most",
@@ -58,6 +61,7 @@ METRICS = (
     Metric(
         key="best_acc_pct",
         digits=2,
+        title={"en": "Accuracy", "zh": "准确率"},
         heading={"en": "best accuracy (%)", "zh": "最高准确率 (%)"},
         axis="best test accuracy (%)",
         best="most",
@@ -68,6 +72,7 @@ METRICS = (
     Metric(
         key="max_mem_mib",
         digits=0,
+        title={"en": "Memory", "zh": "内存"},
         heading={"en": "peak memory (MiB)", "zh": "峰值内存 (MiB)"},
         axis="peak memory of one rank (MiB)",
         best="least",
@@ -78,20 +83,40 @@ METRICS = (
     Metric(
         key="total_time_s",
         digits=1,
+        title={"en": "Total time", "zh": "总时间"},
         heading={"en": "total time (s)", "zh": "总时间 (s)"},
         axis="total time from launch to finish (s)",
         best="least",
         published="total_time_s",
         heading_as_published="Total Time (s)",
     ),
-    Metric("startup_s", 2, {"en": "start-up (s)", "zh": "启动 (s)"}, "time from launch to the first step (s)"),
-    Metric("train_s", 2, {"en": "training (s)", "zh": "训练 (s)"}, "time spent training (s)"),
-    Metric("eval_s", 2, {"en": "evaluation (s)", "zh": "评估 (s)"}, "time spent evaluating (s)"),
     Metric(
-        "data_wait_s",
-        2,
-        {"en": "waiting for data (s)", "zh": "等待数据 (s)"},
-        "time in which a training rank waited for data (s)",
+        key="startup_s",
+        digits=2,
+        title={"en": "Start-up", "zh": "启动"},
+        heading={"en": "start-up (s)", "zh": "启动 (s)"},
+        axis="time from launch to the first step (s)",
+    ),
+    Metric(
+        key="train_s",
+        digits=2,
+        title={"en": "Training", "zh": "训练"},
+        heading={"en": "training (s)", "zh": "训练 (s)"},
+        axis="time spent training (s)",
+    ),
+    Metric(
+        key="eval_s",
+        digits=2,
+        title={"en": "Evaluation", "zh": "评估"},
+        heading={"en": "evaluation (s)", "zh": "评估 (s)"},
+        axis="time spent evaluating (s)",
+    ),
+    Metric(
+        key="data_wait_s",
+        digits=2,
+        title={"en": "Waiting for data", "zh": "等待数据"},
+        heading={"en": "waiting for data (s)", "zh": "等待数据 (s)"},
+        axis="time in which a training rank waited for data (s)",
     ),
 )
 METRIC = {metric.key: metric for metric in METRICS}
@@ -106,17 +131,21 @@ MEMORY_IS = {  # what max_mem_mib measures, by device and language
 
 @dataclass(frozen=True)
 class Question:
-    """What a notebook asks before the run: which row is best by this metric."""
+    """What a notebook asks before the run: which row is best by this metric, or by which factor the best is ahead of the worst."""
 
     metric: str
     text: str
+    asks: str = "row"
 
 
 QUESTIONS = {
     "fastest": Question("images_per_s", "Which row trains most images per second?"),
+    "factor": Question("images_per_s", "How many times as fast is it as the slowest?", asks="factor"),
     "least_memory": Question("max_mem_mib", "Which needs least memory on a rank?"),
     "most_accurate": Question("best_acc_pct", "Which ends most accurate?"),
 }
+
+ROW_QUESTIONS = {key: question for key, question in QUESTIONS.items() if question.asks == "row"}
 
 
 def memory_is(devices: Iterable[str], language: str = "en") -> str:

@@ -8,7 +8,8 @@ import statistics
 from collections import Counter
 from typing import Any
 
-from labkit.results.verdict import FIGURES, KINDS, Beside, Figure, Row, besides, judged
+from labkit.results.metrics import COMPARED, Metric
+from labkit.results.verdict import KINDS, Beside, Row, besides, judged
 from labkit.rows import params
 
 FEWEST = 4  # rows; of fewer, any order is likely
@@ -24,13 +25,13 @@ def agreement(rows: list[Row]) -> list[dict[str, Any]]:
     found = [b for b in besides(everything, rows) if b.published]
     if any(b.nccl for b in found):
         found = [b for b in found if b.nccl or "_gloo_" not in b.row.name]  # like with like, see verdict.comparable
-    return [of_figure(figure, [b for b in found if b.row.values(figure.key)]) for figure in FIGURES]
+    return [of_metric(metric, [b for b in found if b.row.values(metric.key)]) for metric in COMPARED]
 
 
-def of_figure(figure: Figure, found: list[Beside]) -> dict[str, Any]:
-    here = [b.row.middle(figure.key) or 0.0 for b in found]
-    there = [b.published[figure.published] for b in found if b.published]
-    kinds = Counter(judged(figure, one, two)["kind"] for one, two in itertools.combinations(found, 2))
+def of_metric(metric: Metric, found: list[Beside]) -> dict[str, Any]:
+    here = [b.row.median(metric.key) or 0.0 for b in found]
+    there = [b.published[metric.published] for b in found if b.published]
+    kinds = Counter(judged(metric, one, two)["kind"] for one, two in itertools.combinations(found, 2))
     rho, tau = (spearman(here, there), kendall(here, there)) if len(found) >= FEWEST else (None, None)
     if rho is None:
         level = "unknown"
@@ -38,7 +39,7 @@ def of_figure(figure: Figure, found: list[Beside]) -> dict[str, Any]:
         level = "mostly" if rho >= MOSTLY else "partly" if rho >= PARTLY else "hardly" if rho > -PARTLY else "reversed"
     counts = {kind: kinds[kind] for kind in KINDS}
     told = {"spearman": number(rho), "kendall": number(tau)}
-    return {"figure": figure.key, "n": len(found), **told, "level": level, "pairs": sum(kinds.values()), "kinds": counts}
+    return {"figure": metric.key, "n": len(found), **told, "level": level, "pairs": sum(kinds.values()), "kinds": counts}
 
 
 def number(value: float | None) -> str | None:

@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from labkit.results.metrics import Metric
 from labkit.rows import params
+from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
+from labkit.runs.result import NoResult, Result
 
 CLOSE = 0.05
 PUBLISHED_TEST_IMAGES = 10_000  # the published data set is most likely CIFAR-100
@@ -26,32 +29,10 @@ KINDS = (  # of a pair of rows
     "same",  # as published
     "equal",  # indistinguishable in both
     "opposite",  # the other way round
-    "lost",  # indistinguishable only here
-    "new",  # indistinguishable only as published
+    "tie_only_here",  # indistinguishable only here
+    "tie_only_published",  # indistinguishable only as published
 )
-HEADS = ("differs", "equal", "agrees", "lost", "in_part", "not_published")  # of a verdict
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured quantity: its key in a result and in the published table."""
-
-    key: str
-    published: str
-    title: str
-    ratio: bool = True  # compared as a ratio; accuracy as a difference in points
-
-    def apart(self, one: float, two: float) -> str:
-        if not self.ratio:
-            return f"{one - two:+z.1f} points".replace("-", "−")
-        return f"{one / two:.2f} times" if two else "–"
-
-
-FIGURES = (
-    Figure("images_per_s", "avg_throughput_img_s", "Images/s"),
-    Figure("best_acc_pct", "best_acc_pct", "Accuracy", ratio=False),
-    Figure("max_mem_mb", "max_gpu_mem_mb", "Memory"),
-)
+HEADS = ("differs", "equal", "agrees", "tie_here", "in_part", "not_published")  # of a verdict
 
 
 @dataclass(frozen=True)
@@ -64,8 +45,8 @@ class Row:
     name: str
     reason: str = ""
     stands_for: tuple[str, ...] = ()
-    good: list[dict[str, Any]] = field(default_factory=list)
-    bad: list[dict[str, Any]] = field(default_factory=list)
+    good: list[Result] = field(default_factory=list)
+    bad: list[NoResult] = field(default_factory=list)
 
     @cached_property
     def spec(self) -> Spec:
@@ -73,17 +54,17 @@ class Row:
 
     def values(self, key: str) -> list[float]:
         """The figure in every repeat. No images/s if a run was over before its warm-up steps were."""
-        return [result[key] for result in self.good if key != "images_per_s" or result[key] > 0]
+        values = [getattr(result, key) for result in self.good]
+        return [value for value in values if value > 0] if key == "images_per_s" else values
 
-    def middle(self, key: str) -> float | None:
+    def median(self, key: str) -> float | None:
         return statistics.median(self.values(key)) if self.values(key) else None
 
     @property
     def test_images(self) -> int:
-        from labkit.rows.catalog import DATASETS
-
-        spec = self.good[0]["spec"]
-        return spec["test_samples"] or DATASETS[spec["dataset"]].test_images
+        """Images that the accuracy was counted on."""
+        spec = self.good[0].spec
+        return spec.test_samples or DATASETS[spec.dataset].test_images
 
 
 @dataclass(frozen=True)
@@ -142,34 +123,34 @@ def chance_points(one_pct: float, two_pct: float, test_images: int) -> float:
     return 2 * math.sqrt((one_pct * (100 - one_pct) + two_pct * (100 - two_pct)) / test_images)
 
 
-def order(figure: Figure, one: list[float], two: list[float], test_images: int) -> int:
+def order(metric: Metric, one: list[float], two: list[float], test_images: int) -> int:
     """1 if `one` is more than `two`, -1 if less, 0 if they are indistinguishable."""
     high, low = statistics.median(one), statistics.median(two)
     gap = high - low
-    if not figure.ratio and abs(gap) <= chance_points(high, low, test_images):
+    if metric.compared == "points" and abs(gap) <= chance_points(high, low, test_images):
         return 0
     if min(len(one), len(two)) > 1:
         overlap = max(min(one), min(two)) <= min(max(one), max(two))
     else:
-        overlap = figure.ratio and abs(gap) < CLOSE * min(high, low)
+        overlap = metric.compared == "ratio" and abs(gap) < CLOSE * min(high, low)
     return 0 if overlap or gap == 0 else 1 if gap > 0 else -1
 
 
-def verdict(figure: Figure, group: list[Beside]) -> dict[str, Any]:
+def verdict(metric: Metric, group: list[Beside]) -> dict[str, Any]:
     """Does the order of the rows agree with the published one? Chosen by the figures, pair by pair.
 
     Returns the figure's key, a `head` (one of HEADS, or None where there is no pair to compare), the number of pairs in all and
     of each kind, the pairs that tell most (see `judged`), and whether there are more of these.
     """
     kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    for one, two in itertools.combinations([b for b in group if b.row.values(figure.key)], 2):
+    for one, two in itertools.combinations([b for b in group if b.row.values(metric.key)], 2):
         if comparable(one, two):
-            pair = judged(figure, one, two)
+            pair = judged(metric, one, two)
             kinds[pair["kind"]].append(pair)
     found = {kind: len(pairs) for kind, pairs in kinds.items() if pairs}
-    telling = kinds["opposite"] + kinds["lost"] + kinds["new"] or kinds["same"] + kinds["equal"]
+    telling = kinds["opposite"] + kinds["tie_only_here"] + kinds["tie_only_published"] or kinds["same"] + kinds["equal"]
     return {
-        "figure": figure.key,
+        "figure": metric.key,
         "head": head(found.keys()) if found else None,
         "pairs": sum(found.values()),
         "kinds": found,
@@ -185,31 +166,32 @@ def head(kinds: Set[str]) -> str:
         return "equal"
     if kinds <= {"same", "equal"}:
         return "agrees"
-    if kinds <= {"equal", "lost"}:
-        return "lost"
+    if kinds <= {"equal", "tie_only_here"}:
+        return "tie_here"
     return "in_part" if kinds & {"same", "equal"} else "not_published"
 
 
-def judged(figure: Figure, one: Beside, two: Beside) -> dict[str, Any]:
+def judged(metric: Metric, one: Beside, two: Beside) -> dict[str, Any]:
     """One pair: its kind (see KINDS), its rows, the one with more of the figure first, and how far they are apart here and as
     published: numbers as text, ratios or points."""
     assert one.published and two.published
     images = min(one.row.test_images, two.row.test_images)
-    here = order(figure, one.row.values(figure.key), two.row.values(figure.key), images)
-    there = order(figure, [one.published[figure.published]], [two.published[figure.published]], PUBLISHED_TEST_IMAGES)
+    here = order(metric, one.row.values(metric.key), two.row.values(metric.key), images)
+    there = order(metric, [one.published[metric.published]], [two.published[metric.published]], PUBLISHED_TEST_IMAGES)
     if here < 0 or (here == 0 and there < 0):
         one, two, here, there = two, one, -here, -there
     assert one.published and two.published
     if here == 0:
-        kind = "lost" if there else "equal"
+        kind = "tie_only_here" if there else "equal"
     else:
-        kind = "new" if there == 0 else "same" if here == there else "opposite"
-    measured = figure.apart(one.row.middle(figure.key) or 0.0, two.row.middle(figure.key) or 0.0)
-    published = figure.apart(one.published[figure.published], two.published[figure.published])
-    told = {"measured": number(measured), "published": number(published), "ratio": figure.ratio}
-    return {"kind": kind, "one": one.row.name, "two": two.row.name, **told}
-
-
-def number(apart: str) -> str:
-    """A ratio or a difference without its unit."""
-    return apart.removesuffix(" times").removesuffix(" points")
+        kind = "tie_only_published" if there == 0 else "same" if here == there else "opposite"
+    measured = metric.difference(one.row.median(metric.key) or 0.0, two.row.median(metric.key) or 0.0)
+    published = metric.difference(one.published[metric.published], two.published[metric.published])
+    return {
+        "kind": kind,
+        "one": one.row.name,
+        "two": two.row.name,
+        "measured": measured,
+        "published": published,
+        "ratio": metric.compared == "ratio",
+    }

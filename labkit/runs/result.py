@@ -131,7 +131,9 @@ class NoResult:
     def from_json(cls, content: Any, where: str | Path) -> NoResult:
         """The outcome that an attempt.json tells. Raises Unreadable."""
         keys = {one.name for one in dataclasses.fields(cls)}
-        return cls(**checked({k: v for k, v in content.items() if k in keys} if isinstance(content, dict) else content, cls, where))
+        return cls(
+            **checked({k: v for k, v in content.items() if k in keys} if isinstance(content, dict) else content, cls, where)
+        )
 
 
 def machine_of(facts: dict[str, Any]) -> Machine:

@@ -23,7 +23,6 @@ from labkit.runs.plan import Plan, Planned, plan
 from labkit.runs.result import NoResult, Outcomes, Result, read_result
 from labkit.system.files import Unreadable, read_kept, write_json
 
-
 OnProgress = Callable[[Planned, int, list[dict[str, Any]]], None]
 
 
@@ -52,7 +51,9 @@ def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: On
     """
     outcomes: Outcomes = {row.name: [] for row in planned}
     for repeat in range(1, repeats + 1):
-        for row in planned.runnable:
+        for row in planned:
+            if row.spec is None:
+                continue
             notify = functools.partial(on_progress, row, repeat) if on_progress else None
             outcome = run_once(row.spec, planned.label, repeat, fresh, notify)
             if outcome.status == "interrupted":  # somebody ends our processes: start no others
