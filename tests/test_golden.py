@@ -91,7 +91,7 @@ def as_json(content: Any) -> str:
 @pytest.fixture
 def nothing_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
     return tmp_path
 
 

@@ -118,7 +118,7 @@ class Result:
 @dataclass(frozen=True, kw_only=True)
 class NoResult:
     """A run that gave no result, or a file that cannot be read. status: failed, oom, incomplete, timeout, interrupted, running, or
-    unreadable; `reason` says why in a line."""
+    unreadable; `reason` says why in a line, `detail` more (a rank's traceback, its last log lines)."""
 
     name: str
     repeat: int
@@ -126,6 +126,7 @@ class NoResult:
     status: str
     reason: str
     started_at: float = 0.0
+    detail: str = ""
 
     @classmethod
     def from_json(cls, content: Any, where: str | Path) -> NoResult:

@@ -37,7 +37,7 @@ from labkit.rows.spec import Spec
 from tests.helpers.drill_targets import injected
 fired, mended = Path(FIRED), Path(FIRED + ".mended")
 with nullcontext() if mended.exists() else injected(FAULT, [1], str(fired)):
-    print(train.run_once(Spec(**ROW), "tiny")["status"])
+    print(train.run_once(Spec(**ROW), "tiny").status)
 """
 OWN_SERVER = f"import os; os.environ.pop({LENT!r}, None)"
 GONE_S = 6.0
@@ -106,7 +106,7 @@ class Drill:
         nbformat.validate(nbformat.read(executed, as_version=4))
         assert "before\n" in outputs_of(executed) and "after\n" not in outputs_of(executed)
         [[row]] = read_results("tiny").values()
-        assert row["status"] == "interrupted" and row["reason"]
+        assert row.status == "interrupted" and row.reason
 
     def check_that_it_goes_on(self) -> None:
         Path(f"{self.fired}.mended").touch()
@@ -116,7 +116,7 @@ class Drill:
         ]  # fmt: skip
         assert outputs_of(self.lab / "runs/tiny/notebooks/21_trains.ipynb")[-3:] == ["before\n", "ok\n", "after\n"]
         [[row]] = read_results("tiny").values()
-        assert row["status"] == "ok"
+        assert row.status == "ok"
 
 
 @pytest.fixture

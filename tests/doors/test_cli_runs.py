@@ -45,7 +45,7 @@ def test_json_is_one_object_a_row(first: tuple[Said, list[dict[str, Any]]], runs
         assert set(line) >= PROMISED
     nccl, gloo, server = lines
     assert gloo["status"] == "ok" and gloo["reason"] is None and gloo["stands_for"] == [DDP_NCCL] and gloo["repeats"] == 1
-    figures = ("images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s")
+    figures = ("images_per_s", "best_acc_pct", "max_mem_mib", "total_time_s", "startup_s")
     assert all(isinstance(gloo[key], float) and gloo[key] > 0 for key in figures)
     assert (gloo["world_size"], gloo["backend"], gloo["device"], gloo["dataset"]) == (2, "gloo", "cpu", "digits")
     assert isinstance(gloo["world_size"], int)
@@ -92,7 +92,7 @@ def test_plain_text_keeps_names_whole(labkit: Callable[..., Said], first: tuple[
     assert said.code == 0
     (row,) = [line for line in said.out.splitlines() if line.strip().startswith(SINGLE)]
     assert len(row.split()) == 6 and "\x1b" not in said.out
-    assert "peak memory MiB (growth of resident set)" in said.out
+    assert "peak memory (MiB); CPU: growth of peak resident set" in said.out
     assert f"{DDP_NCCL}: needs CUDA, this machine has none; see {DDP_GLOO}\n" in said.out
 
 
@@ -117,10 +117,10 @@ def test_table_is_sorted_and_complete(labkit: Callable[..., Said], first: tuple[
         "experiment",
         "model",
         "batch size",
-        "best accuracy %",
-        "images/s",
-        "peak memory MiB (growth of resident set)",
-        "total time s",
+        "best accuracy (%)",
+        "throughput (images/s)",
+        "peak memory (MiB); CPU: growth of peak resident set",
+        "total time (s)",
     )
     places = [heading.index(column) for column in columns]
     assert places == sorted(places)

@@ -4,8 +4,6 @@ Full-width networks on made-up images (no data set is needed), a few dozen steps
 the single rows beside the published one. What of it a GPU has confirmed, the README says.
 """
 
-import json
-
 import pytest
 import torch
 
@@ -71,9 +69,9 @@ def trained(name, **fields):
     """The result of a row, which must have come out well: trained on CUDA, with a loss that fell."""
     spec = fit(labkit.Spec.parse(name, **{**SMALL, **fields}), this_machine())
     result = run_once(spec, "gpu", fresh=True)
-    assert result["status"] == "ok", json.dumps({key: result[key] for key in ("status", "reason", "detail")}, indent=1)
-    assert result["spec"]["device"] == "cuda" and result["max_mem_mb"] > 0
-    first, last = result["epochs"][0]["train_loss"], result["epochs"][-1]["train_loss"]
+    assert result.status == "ok", f"{result.reason}\n{getattr(result, 'detail', '')}"
+    assert result.spec.device == "cuda" and result.max_mem_mib > 0
+    first, last = result.epochs[0].train_loss, result.epochs[-1].train_loss
     assert last < first, f"the loss did not fall: {first} -> {last}"
     return result
 
@@ -83,7 +81,7 @@ def trained(name, **fields):
 def test_single_with_mixed_precision_needs_less_memory(batch, dtype):
     full = trained(f"single_gpu_resnet18_bs{batch}_cacheTrue_ampFalse", epochs=2)
     half = trained(f"single_gpu_resnet18_bs{batch}_cacheTrue_ampTrue+amp_dtype={dtype}", epochs=2)
-    assert half["max_mem_mb"] < full["max_mem_mb"]
+    assert half.max_mem_mib < full.max_mem_mib
 
 
 @pytest.mark.parametrize("name", ONE_RANK)
@@ -104,8 +102,8 @@ def test_ranks_that_share_a_device_train_what_one_rank_trains():
         "collective_gloo_resnet18_bs64x2+cache=true+norm=group",
     ):
         two = trained(name, share_device=True)
-        for here, there in zip(one["epochs"], two["epochs"], strict=True):
-            assert there["train_loss"] == pytest.approx(here["train_loss"], rel=0.02), name
+        for here, there in zip(one.epochs, two.epochs, strict=True):
+            assert there.train_loss == pytest.approx(here.train_loss, rel=0.02), name
 
 
 @pytest.mark.parametrize("name", PROBED)
@@ -150,8 +148,8 @@ def test_memory_of_the_single_rows_beside_the_published(capsys):
 def memory_of(name):
     spec = fit(labkit.Spec.parse(name, **{**SMALL, "epochs": 1, "train_samples": 2560, "cache_on": "host"}), this_machine())
     result = run_once(spec, "gpu", fresh=True)
-    assert result["status"] == "ok", result["reason"]
-    return result["max_mem_mb"]
+    assert result.status == "ok", result.reason
+    return result.max_mem_mib
 
 
 def test_with_two_devices_every_published_row(capsys):

@@ -17,7 +17,7 @@ DDP_GLOO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 PS_GPU = "ps_gpu_mode_resnet18_bs128_workers2"
 TINY = ["epochs=1", "width=8", "train_samples=512", "test_samples=100", "warmup_steps=0", "device=cpu"]
 SETS = [word for setting in TINY for word in ("--set", setting)]
-PROMISED = {"name", "status", "reason", "images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s", "world_size",
+PROMISED = {"name", "status", "reason", "images_per_s", "best_acc_pct", "max_mem_mib", "total_time_s", "startup_s", "world_size",
             "backend", "device", "dataset", "run_dir", "repeats", "stands_for"}  # fmt: skip
 LABKIT = [sys.executable, "-c", "from labkit.cli import main; main()"]
 

@@ -197,10 +197,10 @@ def check_outcomes(runs_folder: Path) -> None:
     """Every run has one outcome, and a reason if it is not a good one."""
     for label in (path.name for path in runs_folder.iterdir()):
         for outcome in (outcome for outcomes in read_results(label).values() for outcome in outcomes):
-            left = sorted(path.name for path in Path(outcome["run_dir"]).glob("*.json"))
+            left = sorted(path.name for path in Path(outcome.run_dir).glob("*.json"))
             assert len(left) == 1, f"{label}: {left} where one outcome should be"
-            assert outcome["status"] != "running", f"{label} is said to be running"
-            assert outcome["status"] == "ok" or outcome["reason"], f"{label}: {outcome['status']} without a reason"
+            assert outcome.status != "running", f"{label} is said to be running"
+            assert outcome.status == "ok" or outcome.reason, f"{label}: {outcome.status} without a reason"
 
 
 @contextmanager

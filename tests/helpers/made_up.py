@@ -5,7 +5,9 @@ import json
 import os
 import re
 
+from labkit.report.view import Found
 from labkit.report.write import write_report
+from labkit.results.table import good, read_results
 from labkit.runs import folders, plan
 from labkit.system import machine
 from labkit.system.machine import Machine
@@ -26,7 +28,14 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
     folder.mkdir(parents=True)
     began = 1_700_000_000.0 + repeat
     times = {"train_s": 6.0, "eval_s": 2.0, "data_wait_s": 1.5, "steps": 20}
-    rank = {"rank": 0, "shard": [0, spec.shards], "max_mem_mb": memory, "images_timed": 900, "timed_s": 1.0, "images_per_s": rate}
+    rank = {
+        "rank": 0,
+        "shard": [0, spec.shards],
+        "max_mem_mib": memory,
+        "images_timed": 900,
+        "timed_s": 1.0,
+        "images_per_s": rate,
+    }
     rank |= {**times, "first_step_at": began + 1.0, "strategy": {}}
     epochs = [{"epoch": n, "train_loss": 2.0 / n, "test_acc_pct": accuracy * n / 3, "after_s": 3.0 * n} for n in (1, 2, 3)]
     about = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": status, "reason": ""}
@@ -40,14 +49,28 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
     figures = {
         "images_per_s": rate,
         "best_acc_pct": accuracy,
-        "max_mem_mb": memory,
+        "max_mem_mib": memory,
         **times,
         "startup_s": 1.0,
         "total_time_s": 10.0,
     }
     figures |= {"epochs": epochs, "strategy": {}, "ranks": [rank]}
+    if later := more.pop("later_attempt", ""):  # a try after this one that gave no result
+        later_status, _, later_reason = later.partition(": ")
+        attempt = about | {"status": later_status, "reason": later_reason, "started_at": began + 60}
+        (folder / "attempt.json").write_text(json.dumps(attempt))
     content = about | (figures if status == "ok" else {}) | more
     (folder / ("result.json" if status == "ok" else "attempt.json")).write_text(json.dumps(content))
+
+
+def rows_now():
+    """The rows of the quick profile with what lies in their folders, as the report takes them."""
+    return Found("quick", {}, folders.runs_folder()).rows
+
+
+def results_now():
+    """The results of the rows that ended well, as pictures take them."""
+    return good(read_results("quick"))
 
 
 def put_all(**more):

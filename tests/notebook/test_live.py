@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
 from labkit.notebook.live import Live, ended
 from labkit.runs.plan import plan
+from tests.helpers.made_up import put, results_now
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
 TWO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
@@ -28,9 +30,9 @@ def test_it_tells_phase_step_speed_loss_and_time_to_go():
     planned = plan([ONE, TWO], "tiny")
     live = Live("a title", planned, expected_s={TWO: 10.0}, show=shown.append)
     now = time.time()
-    live(planned[0], 1, events(1, 0, 1, now))
+    live(planned.rows[0], 1, events(1, 0, 1, now))
     live.shown_at = 0
-    live(planned[0], 1, events(1, 1, 1, now + 2.0, 1.5))
+    live(planned.rows[0], 1, events(1, 1, 1, now + 2.0, 1.5))
     text = str(shown[-1])
     assert "run 1 of 2" in text and ONE in text
     assert "rank 0: training, epoch 2 of 2, step 2 of 4" in text
@@ -49,7 +51,7 @@ def test_no_more_than_four_updates_a_second():
     planned = plan([ONE], "tiny")
     live = Live("t", planned, show=shown.append)
     for step in range(100):
-        live(planned[0], 1, events(1, 0, step % 4, time.time()))
+        live(planned.rows[0], 1, events(1, 0, step % 4, time.time()))
     assert len(shown) <= 2
 
 
@@ -57,20 +59,23 @@ def test_a_server_is_named_and_has_no_images():
     shown = []
     planned = plan(["ps_mode_resnet18_bs128_workers2"], "tiny")
     live = Live("t", planned, show=shown.append)
-    live(planned[0], 1, events(3, 0, 0, time.time(), None))
+    live(planned.rows[0], 1, events(3, 0, 0, time.time(), None))
     assert "server:" in str(shown[-1]) and "rank 1" in str(shown[-1])
 
 
-def test_the_end_tells_every_outcome():
+def test_the_end_tells_every_outcome(tmp_path, monkeypatch):
     lines = [
         {"name": ONE, "status": "ok", "reason": ""},
         {"name": TWO, "status": "failed", "reason": "rank 1 <was> killed"},
     ]
     times = {"started_at": 5.0, "total_time_s": 3.0, "startup_s": 0.2, "train_s": 2.2, "eval_s": 0.9, "data_wait_s": 0.1}
-    good = times | {"status": "ok", "repeat": 1, "images_per_s": 1000.0, "best_acc_pct": 97.5, "spec": {"strategy": "single"}}
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    put(ONE)
+    [[good]] = results_now().values()
     # One rank trained longest, another evaluated longest (it waited there): together they took longer than the run.
     trained = ((2.2, 0.4), (1.7, 0.9))
-    good["ranks"] = [{"shard": (0, 1), "train_s": a, "eval_s": b, "first_step_at": 5.2} for a, b in trained]
+    ranks = [replace(good.ranks[0], train_s=a, eval_s=b, first_step_at=5.2) for a, b in trained]
+    good = replace(good, **times, ranks=ranks)
     last = ended("t", lines, {ONE: [good]}, began=10.0, word="interrupted")
     assert "kept" in str(last) and "interrupted" in str(last) and "rank 1 <was> killed" in str(last)
     assert "&lt;was&gt;" in last.html and "<was>" not in last.html

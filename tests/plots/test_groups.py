@@ -13,14 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from labkit.plots import groups as group_plots
 from labkit.plots import overviews as plots
 from labkit.plots import style as looks
-from labkit.plots.groups import group_figure, rows_of, spread
+from labkit.plots.groups import group_figure, spread
 from labkit.plots.lessons import accuracy_figure, comparison_figure, factor_ladder, staleness_figure
-from labkit.results.table import read_results
 from labkit.results.verdict import besides
 from labkit.rows import params
 from labkit.rows.fields import SpecError
 from tests.drawings.test_gallery import legible, words_of
-from tests.helpers.made_up import CPU, GPUS, put, put_all, use
+from tests.helpers.made_up import CPU, GPUS, put, put_all, results_now, rows_now, use
 
 SINGLE = "single_gpu_resnet18_bs{}_cacheFalse_ampFalse"
 DP = "dp_resnet18_bs256_ngpu2_cacheFalse_ampFalse"
@@ -54,14 +53,14 @@ def bars_of(figure, title):
 def test_every_group_is_legible(number, repeats):
     for repeat in range(1, repeats + 1):
         put_all(repeat=repeat)
-    legible(group_figure(params.group(number), read_results("quick")))
+    legible(group_figure(params.group(number), rows_now()))
 
 
 def test_what_is_shown_is_what_was_measured():
     put(SINGLE.format(256), 1000.0, 91.5, 100)
     put(DP, 1500.0, 92.5, 250)
     put(DDP, 800.0, 90.5, 175)
-    figure = group_figure(params.group(1), read_results("quick"))
+    figure = group_figure(params.group(1), rows_now())
     axes, widths = bars_of(figure, "Throughput of all ranks")
     assert widths == [1000, 1500, 800] and not axes.containers[0].errorbar
     assert bars_of(figure, "Peak memory of one rank")[1] == [100, 250, 175]
@@ -75,7 +74,7 @@ def test_what_is_shown_is_what_was_measured():
 
 def test_the_time_is_told_whole():
     put(SINGLE.format(256), 1000.0)
-    axes, widths = bars_of(group_figure(params.group(1), read_results("quick")), "Where the wall time went")
+    axes, widths = bars_of(group_figure(params.group(1), rows_now()), "Where the wall time went")
     # of 10 s: start-up 1, training 6 of which 1.5 waiting, evaluation 2, and 1 that nobody claims
     assert widths == pytest.approx([1.0, 4.5, 1.5, 2.0, 1.0]) and "10.0 s" in [text.get_text() for text in axes.texts]
 
@@ -83,21 +82,27 @@ def test_the_time_is_told_whole():
 def test_repeats_are_shown_with_their_spread():
     for repeat, rate in enumerate((900.0, 1000.0, 1300.0), start=1):
         put(SINGLE.format(256), rate, repeat=repeat)
-    figure = group_figure(params.group(1), read_results("quick"))
+    figure = group_figure(params.group(1), rows_now())
     axes, widths = bars_of(figure, "Throughput of all ranks")
     (ends,) = [line.get_segments()[0] for line in axes.collections]
     assert widths == [1000] and ends[:, 0].tolist() == [900, 1300]
     assert any("medians with least and most of 3 runs" in text for text in words(figure))
 
 
+def of_group_1():
+    """The rows of group 1 that ran, and those that stand for one of it."""
+    names = set(params.group(1).rows)
+    return [row for row in rows_now() if row.good and names & {row.name, *row.stands_for}]
+
+
 def test_a_published_nccl_figure_says_so_and_unlike_pairs_are_not_compared():
     put(DDP, 800.0)
     put("ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse", 1000.0)
     put(SINGLE.format(256), 1000.0)
-    assert "0.46 NCCL" in words(group_figure(params.group(4), read_results("quick")))  # 2293.5 / 4950
-    rows = rows_of(params.group(1), read_results("quick"))
+    assert "0.46 NCCL" in words(group_figure(params.group(4), rows_now()))  # 2293.5 / 4950
+    rows = of_group_1()
     assert [(row.name, row.stands_for) for row in rows] == [(SINGLE.format(256), ()), (DDP, (NCCL,))]
-    assert "0.37" in words(group_figure(params.group(1), read_results("quick")))  # published on Gloo, so nothing is marked
+    assert "0.37" in words(group_figure(params.group(1), rows_now()))  # published on Gloo, so nothing is marked
     for one in besides(params.group(1), rows):
         assert one.nccl == ""
 
@@ -106,18 +111,18 @@ def test_where_nccl_ran_gloo_does_not_answer_for_it(monkeypatch):
     use(monkeypatch, GPUS)
     put(NCCL, 800.0)
     put(DDP, 700.0)
-    assert [(row.name, row.stands_for) for row in rows_of(params.group(1), read_results("quick"))] == [(NCCL, ())]
+    assert [(row.name, row.stands_for) for row in of_group_1()] == [(NCCL, ())]
 
 
 def test_no_row_no_figure():
     put(SINGLE.format(256), status="failed")
-    assert group_figure(params.group(1), read_results("quick")) is None and group_figure(params.group(2), {}) is None
+    assert group_figure(params.group(1), rows_now()) is None and group_figure(params.group(2), []) is None
 
 
 def test_a_run_too_short_to_time_and_one_without_memory():
     put(SINGLE.format(256), 0.0, memory=0.0)
     put(DP, 10.0)
-    told = legible(group_figure(params.group(1), read_results("quick")))
+    told = legible(group_figure(params.group(1), rows_now()))
     assert "too few steps to time" in told and "0" in told
 
 
@@ -126,7 +131,7 @@ def test_rows_with_long_names_are_legible():
     for n, name in enumerate(["collective_gloo_resnet18_bs128x2", *rows]):
         put(name, 1000.0 + n, 90 + n)
     group = dataclasses.replace(params.group(10), rows=("collective_gloo_resnet18_bs128x2", *rows))
-    legible(group_figure(group, read_results("quick")))
+    legible(group_figure(group, rows_now()))
 
 
 def test_spread_keeps_distance_and_order():
@@ -140,21 +145,20 @@ def test_spread_keeps_distance_and_order():
 def test_plots_are_saved_overviews_first_and_the_same_each_time(tmp_path):
     put(SINGLE.format(256), 1000.0)
     put(DP, 1500.0)
-    found = read_results("quick")
-    written = plots.save_plots(found, tmp_path / "one")
+    written = plots.save_plots(rows_now(), tmp_path / "one")
     stems = [path.stem for path in written if path.suffix == ".png"]
     groups = [f"group_{g.number:02}" for g in params.groups() if {SINGLE.format(256), DP} & set(g.rows)]
     assert stems == [*plots.PLOTS, *groups] and "group_01" in groups and "group_02" not in groups
-    again = plots.save_plots(found, tmp_path / "two")
+    again = plots.save_plots(rows_now(), tmp_path / "two")
     assert [one.read_bytes() for one in written] == [two.read_bytes() for two in again]
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(path.name for path in written)
-    assert plots.save_plots({}, tmp_path / "none") == [] and not (tmp_path / "none").exists()
+    assert plots.save_plots([], tmp_path / "none") == [] and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("name", plots.PLOTS)
 def test_the_overviews_are_legible(name):
     put_all()
-    told = legible(plots.PLOTS[name](read_results("quick")))
+    told = legible(plots.PLOTS[name](results_now()))
     assert any("one run of each row" in text for text in told)
 
 
@@ -162,7 +166,7 @@ def test_the_overviews_are_legible(name):
 def test_accuracy_over_epochs_and_over_time():
     put(SINGLE.format(256), accuracy=90.0)
     put(DP, accuracy=96.0)
-    figure = accuracy_figure(read_results("quick"))
+    figure = accuracy_figure(results_now())
     told = legible(figure)
     assert {"90.0 %  single_gpu_bs256", "96.0 %  dp_bs256_ngpu2"} <= set(told)
     epochs, seconds = figure.axes
@@ -180,7 +184,7 @@ def test_a_ladder_of_factors():
     put(SINGLE.format(256), 1000.0)
     put(SINGLE.format(256).replace("cacheFalse", "cacheTrue"), 2000.0)
     put(SINGLE.format(256).replace("cacheFalse_ampFalse", "cacheTrue_ampTrue"), 2040.0)
-    found = read_results("quick")
+    found = results_now()
     ordered = [SINGLE.format(256), *(name for name in found if name != SINGLE.format(256))]
     told = legible(factor_ladder({name: found[name] for name in ordered}))
     assert {"×2.00", "×1.02\nindistinguishable", "1,000", "2,040"} <= set(told)
@@ -195,20 +199,20 @@ def test_staleness_as_shares():
 
 def test_any_figure_against_any_other():
     put_all()
-    assert "dp_bs256_ngpu2" in legible(comparison_figure(read_results("quick"), "max_mem_mb", "images_per_s"))
-    assert "best test accuracy (%)" in words(comparison_figure(read_results("quick"), "total_time_s", "best_acc_pct"))
-    with pytest.raises(SpecError, match="'max_mem': no figure of a result; did you mean 'max_mem_mb'"):
-        comparison_figure(read_results("quick"), "max_mem", "best_acc_pct")
-    comparison_figure({}, "max_mem_mb", "images_per_s")
+    assert "dp_bs256_ngpu2" in legible(comparison_figure(results_now(), "max_mem_mib", "images_per_s"))
+    assert "best test accuracy (%)" in words(comparison_figure(results_now(), "total_time_s", "best_acc_pct"))
+    with pytest.raises(SpecError, match="'max_mem': no figure of a result; did you mean 'max_mem_mib'"):
+        comparison_figure(results_now(), "max_mem", "best_acc_pct")
+    comparison_figure({}, "max_mem_mib", "images_per_s")
 
 
 def test_figures_are_drawn_without_pyplot():
     put(SINGLE.format(256))
-    figure = group_figure(params.group(1), read_results("quick"))
+    figure = group_figure(params.group(1), rows_now())
     assert isinstance(figure.canvas, FigureCanvasAgg) or type(figure.canvas).__name__ == "FigureCanvasBase"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert group_plots.curve(read_results("quick")[SINGLE.format(256)])[0] == [3.0, 6.0, 9.0]
+        assert group_plots.curve(results_now()[SINGLE.format(256)])[0] == [3.0, 6.0, 9.0]
 
 
 def test_plots_leave_pyplot_alone():

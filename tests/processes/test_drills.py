@@ -46,7 +46,7 @@ def lab(tmp_path_factory):
         patch.setattr(tempfile, "tempdir", None)
         forkserver._forkserver._stop()
         OTHERS.update(child.pid for child in ME.children(recursive=True))
-        assert train.run_once(SMALL, "earlier")["status"] == "ok"
+        assert train.run_once(SMALL, "earlier").status == "ok"
         yield folder
         forkserver._forkserver._stop()
 
@@ -71,7 +71,7 @@ def aftermath(lab):
     assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers, "signal handlers are not as before"
     assert drill.digests(lab / "runs/earlier") == earlier, "an earlier result was changed"
     drill.check_outcomes(lab / "runs")
-    assert train.run_once(SMALL, "next", fresh=True)["status"] == "ok", "the next run does not work"
+    assert train.run_once(SMALL, "next", fresh=True).status == "ok", "the next run does not work"
 
 
 FAULTS = [  # fault, ranks that suffer it, status, reason and detail (regular expressions), seconds until it is told
@@ -103,8 +103,8 @@ def test_fault_in_a_rank(lab, fault, ranks, status, reason, detail, within_s):
         outcome = train.run_once(SMALL, label, on_progress=look)
     took = time.time() - fired.stat().st_mtime
     assert not strangers(), f"left behind: {strangers()}"
-    assert outcome["status"] == status, f"{outcome['reason']}\n{outcome.get('detail')}"
-    assert re.search(reason, outcome["reason"]), outcome["reason"]
+    assert outcome.status == status, f"{outcome.reason}\n{getattr(outcome, 'detail', '')}"
+    assert re.search(reason, outcome.reason), outcome.reason
     assert re.search(detail, outcome["detail"], re.DOTALL), outcome["detail"]
     assert took < within_s, f"told after {took:.1f} s, not {within_s:g}"
     assert read_results(label) == {SMALL.name: [outcome]}, "the outcome on disk is another one"
@@ -115,7 +115,7 @@ def test_loader_processes_end_with_their_rank(lab):
     with injected("kill_myself", [0], lab / "loaders"):
         outcome = train.run_once(SMALL.but(loader_workers=2), "loaders")
     assert (lab / "loaders").read_text() == "kill_myself with 2 children", "the loader's processes were not there"
-    assert "rank 0 was killed by SIGKILL" in outcome["reason"], outcome["reason"]
+    assert "rank 0 was killed by SIGKILL" in outcome.reason, outcome.reason
 
 
 def test_one_process_that_hangs_meets_the_deadline(lab):
@@ -123,7 +123,7 @@ def test_one_process_that_hangs_meets_the_deadline(lab):
     with injected("hang", [0], lab / "alone"):
         outcome = train.run_once(SMALL.but(strategy="single", world_size=1, backend="auto", deadline_s=3.0), "alone")
     assert (lab / "alone").exists(), "the fault did not fire"
-    assert outcome["status"] == "timeout" and "deadline_s=3" in outcome["reason"], outcome["reason"]
+    assert outcome.status == "timeout" and "deadline_s=3" in outcome.reason, outcome.reason
 
 
 @pytest.mark.parametrize("moment", ["start", "run", "end"])
@@ -147,7 +147,7 @@ def test_interrupt_at_a_bad_moment(lab, monkeypatch, moment):
     assert len(there) == len(hits[moment]) and all(there), f"no rank was there to be lost: {there}"
     assert not strangers(), f"left behind: {strangers()}"
     [[outcome]] = read_results(f"interrupt-{moment}").values()
-    assert (outcome["status"], outcome["reason"]) == ("interrupted", "KeyboardInterrupt in the launching process"), outcome
+    assert (outcome.status, outcome.reason) == ("interrupted", "KeyboardInterrupt in the launching process"), outcome
 
 
 def test_fork_server_is_killed(lab):
@@ -162,7 +162,7 @@ def test_fork_server_is_killed(lab):
     with injected("hang", [1], fired), pytest.raises(KeyboardInterrupt, match="rank 0 went down with the fork server"):
         labkit.run([SMALL, SMALL.but(batch_per_rank=32)], on_progress=kill_it)
     assert killed, "nothing was killed"
-    statuses = {name: [outcome["status"] for outcome in outcomes] for name, outcomes in read_results("quick").items()}
+    statuses = {name: [outcome.status for outcome in outcomes] for name, outcomes in read_results("quick").items()}
     assert statuses == {SMALL.name: ["interrupted"]}, statuses
 
 
@@ -172,7 +172,7 @@ def test_launch_from_a_thread_whose_starter_has_ended(lab):
 
     def second(starter):
         starter.join()
-        outcomes.append((starter.is_alive(), train.run_once(SMALL, "thread")["status"]))
+        outcomes.append((starter.is_alive(), train.run_once(SMALL, "thread").status))
 
     def first():
         warm()
@@ -186,10 +186,10 @@ def test_launch_from_a_thread_whose_starter_has_ended(lab):
 
 def test_two_labs_at_once(lab):
     """Drill 23: they train different rows, and one is told that a row is taken."""
-    fired, train = lab / "two", "print(run_once(SMALL.but(timeout_s=60.0), 'two')['status'])"
+    fired, train = lab / "two", "print(run_once(SMALL.but(timeout_s=60.0), 'two').status)"
     other = drill.lab_in_another_process(f"with injected('wait', [1], {str(fired)!r}):\n {train}")
     wait_for(fired.exists, 60, "the other lab trains")
-    assert train.run_once(SMALL.but(batch_per_rank=32), "two")["status"] == "ok", "a second lab could not train another row"
+    assert train.run_once(SMALL.but(batch_per_rank=32), "two").status == "ok", "a second lab could not train another row"
     with pytest.raises(OSError, match="another labkit is training this row right now; wait for it, or set LABKIT_RUNS"):
         train.run_once(SMALL, "two", fresh=True)
     assert other.poll() is None, "the other lab was over before"
@@ -239,7 +239,7 @@ def test_lab_is_killed_around_its_result(lab):
         assert other.wait(60) == -signal.SIGKILL, f"the lab was not killed {moment} its result was written"
         [[found]] = read_results(moment).values()
         later = found.pop("later_attempt", None)  # the old result stands, and the try that died is told beside it
-        assert found["status"] == "ok" and (found == kept[moment]) == (moment == "before") == bool(later), f"{moment}: {found}"
-        assert train.run_once(SMALL, moment, fresh=True)["status"] == "ok"
-        left = sorted(path.name for path in Path(found["run_dir"]).iterdir())
+        assert found.status == "ok" and (found == kept[moment]) == (moment == "before") == bool(later), f"{moment}: {found}"
+        assert train.run_once(SMALL, moment, fresh=True).status == "ok"
+        left = sorted(path.name for path in Path(found.run_dir).iterdir())
         assert left == [".lock", "events", "logs", "result.json"], left

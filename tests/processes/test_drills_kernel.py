@@ -94,7 +94,7 @@ def kernel_in(folder: Path, temporary: str) -> Iterator[Kernel]:
         earlier = (folder / "runs/earlier" / SLOW.name / "1/result.json").read_bytes()
         yield kernel
         assert (folder / "runs/earlier" / SLOW.name / "1/result.json").read_bytes() == earlier, "an earlier result was changed"
-        assert train.run_once(SLOW, "drill", fresh=True)["status"] == "ok", "the next run of the same row does not work"
+        assert train.run_once(SLOW, "drill", fresh=True).status == "ok", "the next run of the same row does not work"
     finally:
         kernel.client.stop_channels()
         with suppress(Exception):
@@ -131,8 +131,8 @@ def test_kernel_is_stopped_during_a_collective(kernel, way):
     WAYS[way](kernel)
     wait_for(lambda: not survivors(family), 6, f"no survivor of {family}")
     outcome = outcome_of("drill")
-    assert outcome["status"] == "interrupted", outcome
-    assert outcome["reason"], "interrupted, without a reason"
+    assert outcome.status == "interrupted", outcome
+    assert outcome.reason, "interrupted, without a reason"
 
 
 def test_kernel_interrupt_and_what_a_cell_may_define(kernel):
@@ -143,14 +143,14 @@ def test_kernel_interrupt_and_what_a_cell_may_define(kernel):
     reply = kernel.client.get_shell_msg(timeout=10)["content"]
     assert reply.get("ename") == "KeyboardInterrupt", f"the cell ended with {reply}"
     outcome = outcome_of("drill")
-    assert (outcome["status"], outcome["reason"]) == ("interrupted", "KeyboardInterrupt in the launching process"), outcome
+    assert (outcome.status, outcome.reason) == ("interrupted", "KeyboardInterrupt in the launching process"), outcome
     kernel.cell("assert [signal.getsignal(s) for s in signal.valid_signals()] == handlers, 'signal handlers are not as before'")
-    kernel.cell("assert train.run_once(row, 'after')['status'] == 'ok'")
+    kernel.cell("assert train.run_once(row, 'after').status == 'ok'")
     kernel.cell(RESTART_SERVER)
     time.sleep(0.5)
     kernel.manager.interrupt_kernel()  # the server is importing torch, and must go on with it
     kernel.cell(
-        "assert train.run_once(row, 'again')['status'] == 'ok' and server._forkserver_pid == pid, 'the server was interrupted'"
+        "assert train.run_once(row, 'again').status == 'ok' and server._forkserver_pid == pid, 'the server was interrupted'"
     )
     kernel.cell("def train(rank, progress): return rank")
     for target in ("'__main__:train'", "train", "lambda rank, progress: rank"):

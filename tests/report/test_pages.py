@@ -9,9 +9,10 @@ import pytest
 from labkit.plots import overviews as plots
 from labkit.report import words as report_words
 from labkit.report.markdown import table
-from labkit.report.view import FIGURES, TIMES, Found, view
+from labkit.report.view import TIMES, Found, view
 from labkit.report.words import TEMPLATES
 from labkit.report.write import SECTIONS
+from labkit.results.metrics import PUBLISHED
 from labkit.runs import folders
 from tests.helpers.made_up import CPU, cells, use
 from tests.helpers.report_pages import FILES, Page, everything, written
@@ -20,7 +21,7 @@ from tests.helpers.report_pages import FILES, Page, everything, written
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
     use(monkeypatch, CPU)
 
 
@@ -67,7 +68,7 @@ def test_the_view_is_plain_data(tmp_path):
     everything()
     told = view(Found("quick", {}, tmp_path))
     assert json.loads(json.dumps(told)) == json.loads(json.dumps(told, default=None))
-    assert {key for key, _ in FIGURES} <= told["results"][0].keys() and set(TIMES) <= told["time"]["rows"][0].keys()
+    assert {metric.key for metric in PUBLISHED} <= told["results"][0].keys() and set(TIMES) <= told["time"]["rows"][0].keys()
 
 
 def test_notebooks_are_told_with_their_status_and_files(tmp_path):

@@ -16,8 +16,9 @@ from labkit.results.table import read_results
 from labkit.rows.kinds import KINDS as LOOKS
 from labkit.rows.kinds import STRATEGIES
 from labkit.rows.params import groups, published
-from labkit.runs import folders, plan
-from tests.helpers.made_up import CPU, GPUS, cells, put, put_all, section, use, verdict, written
+from labkit.runs import plan
+from labkit.runs.result import Result
+from tests.helpers.made_up import CPU, GPUS, cells, put, put_all, rows_now, section, use, verdict, written
 
 SINGLE = "single_gpu_resnet18_bs{}_cacheFalse_ampFalse"
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
@@ -29,7 +30,7 @@ GONE = 2**22 + 1  # no process has this id
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])  # drawing takes seconds: only where a test is about it
+    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])  # drawing takes seconds: only where a test is about it
     use(monkeypatch, CPU)
 
 
@@ -40,18 +41,18 @@ def drawn(monkeypatch):
 
 def test_made_up_results_have_the_form_of_real_ones(tmp_path, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     overrides = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 100, "device": "cpu"}
     name = SINGLE.format(128)
     assert list(table.run(name, overrides=overrides).status) == ["ok"]
-    label = folders.label_of("quick", overrides)
+    label = plan.plan(name, "quick", overrides).label
     put(name, repeat=2, label=label)
     real, made_up = read_results(label)[name]
-    assert real.keys() == made_up.keys()
-    assert real["ranks"][0].keys() == made_up["ranks"][0].keys() and real["epochs"][0].keys() == made_up["epochs"][0].keys()
+    assert isinstance(real, Result) and isinstance(made_up, Result)
+    assert real.to_json().keys() == made_up.to_json().keys()
     text = written(tmp_path, overrides=overrides)
-    assert f"{real['best_acc_pct']:.2f}" in text and "512 training and 100 test images" in text and "--set epochs=1" in text
+    assert f"{real.best_acc_pct:.2f}" in text and "512 training and 100 test images" in text and "--set epochs=1" in text
 
 
 def test_the_table_has_the_published_form(tmp_path):
@@ -59,8 +60,8 @@ def test_the_table_has_the_published_form(tmp_path):
     put(SINGLE.format(256), 2000.0)
     put(DDP, 1500.0)
     header, _, *lines = cells(section(written(tmp_path), "Results"))
-    memory = "Max memory (MB; growth of the process's peak resident set)"
-    assert header == ["Experiment", "Model", "Batch Size", "Best Acc (%)", "Avg Throughput (img/s)", memory, "Total Time (s)"]
+    memory = "Max Mem (MiB; CPU: growth of peak resident set)"
+    assert header == ["Experiment", "Model", "Batch Size", "Best Acc (%)", "Avg Throughput", memory, "Total Time (s)"]
     assert [line[4] for line in lines] == ["2000.0", "1500.0", "1200.0"]
     assert lines[1][2] == "256" and lines[2][1:] == ["resnet18", "128", "91.23", "1200.0", "100", "10.0"]
 
@@ -99,7 +100,7 @@ def test_nccl_rows_that_ran_stand_for_themselves(tmp_path, monkeypatch):
     use(monkeypatch, GPUS)
     put_all()
     text = written(tmp_path)
-    assert "Max memory (MB; CUDA allocator's peak)" in text and "None: every row of every group ran." in text
+    assert "Max GPU Mem (MB)" in text and "None: every row of every group ran." in text
     assert "†" not in section(text, "Results") and "(NCCL)" not in text
     assert cells(section(text, "2. "))[3][0].startswith(f"[{DDP}]") and cells(section(text, "2. "))[3][2] == "0.80"
     use(monkeypatch, CPU)  # the same folders, read on a laptop
@@ -240,6 +241,6 @@ def test_odd_results_can_be_drawn(tmp_path, drawn, rates):
         put(name, rate, accuracy=0.0, memory=0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = plots.save_plots(read_results("quick"), tmp_path / "plots")
+        drawn = plots.save_plots(rows_now(), tmp_path / "plots")
         assert {path.stem for path in drawn} >= plots.PLOTS.keys() and all(path.stat().st_size for path in drawn)
         written(tmp_path)

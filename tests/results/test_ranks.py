@@ -19,7 +19,7 @@ def on_a_cpu(monkeypatch, tmp_path):
     from labkit.plots import overviews as plots
 
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda results, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
     use(monkeypatch, CPU)
 
 
@@ -50,7 +50,7 @@ def test_the_published_figures_agree_with_themselves(tmp_path, monkeypatch):
         put(name, row["avg_throughput_img_s"], row["best_acc_pct"], row["max_gpu_mem_mb"])
     for line in found(tmp_path).values():
         assert (line["n"], line["spearman"], line["kendall"], line["level"]) == (23, "+1.00", "+1.00", "mostly")
-        assert line["pairs"] == 23 * 22 // 2 == line["kinds"]["same"] + line["kinds"]["equal"] + line["kinds"]["lost"]
+        assert line["pairs"] == 23 * 22 // 2 == line["kinds"]["same"] + line["kinds"]["equal"] + line["kinds"]["tie_only_here"]
         assert line["kinds"]["opposite"] == 0
     assert "over 23 rows the order is mostly the published one" in written(tmp_path)
 

@@ -35,8 +35,8 @@ def on_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return become
 
 
-def by_name(planned: list[plan.Planned]) -> dict[str, plan.Planned]:
-    assert len({row.name for row in planned}) == len(planned), "a row is planned once"
+def by_name(planned: plan.Plan) -> dict[str, plan.Planned]:
+    assert len({row.name for row in planned}) == len(planned.rows), "a row is planned once"
     return {row.name: row for row in planned}
 
 
@@ -91,8 +91,8 @@ def test_what_torch_cannot_send_over_gloo_from_a_device_is_refused(
     on_machine(2)
     (shared,) = plan.plan(name, overrides={"share_device": True})
     assert shared.spec is None and shared.reason.startswith(what) and "device=cpu" in shared.reason
-    assert plan.plan(name)[0].spec.backend == "nccl"
-    assert plan.plan(name, overrides={"share_device": True, "device": "cpu"})[0].spec.backend == "gloo"
+    assert plan.plan(name).rows[0].spec.backend == "nccl"
+    assert plan.plan(name, overrides={"share_device": True, "device": "cpu"}).rows[0].spec.backend == "gloo"
 
 
 def test_two_cuda_devices_run_every_published_row_under_its_own_name(on_machine: Callable[[int], None]) -> None:
@@ -115,20 +115,23 @@ def test_threads_are_the_cores_shared_out(on_machine: Callable[[int], None]) -> 
     on_machine(0)
     rows = by_name(plan.plan([SINGLE, DDP_GLOO]))
     assert (rows[SINGLE].spec.threads_per_rank, rows[DDP_GLOO].spec.threads_per_rank) == (4, 2)
-    assert plan.plan(DDP_GLOO, overrides={"threads_per_rank": 3})[0].spec.threads_per_rank == 3
+    assert plan.plan(DDP_GLOO, overrides={"threads_per_rank": 3}).rows[0].spec.threads_per_rank == 3
 
 
 def test_a_spec_stands_as_it_is(on_machine: Callable[[int], None]) -> None:
     """A profile fills in the scale of a name; a Spec has one already, alone or in a list."""
     on_machine(0)
     spec = Spec(epochs=77)
-    assert plan.plan(spec)[0].spec.epochs == plan.plan([spec])[0].spec.epochs == 77
-    assert plan.plan(spec.name)[0].spec.epochs == profile("quick").fields["epochs"]
+    assert plan.plan(spec).rows[0].spec.epochs == plan.plan([spec]).rows[0].spec.epochs == 77
+    assert plan.plan(spec.name).rows[0].spec.epochs == profile("quick").fields["epochs"]
 
 
 def test_row_fields_can_be_set_and_change_the_name(on_machine: Callable[[int], None]) -> None:
     on_machine(0)
-    assert plan.plan(DDP_GLOO, overrides={"world_size": 4, "amp": True})[0].name == "ddp_gloo_resnet18_bs128x4_cacheFalse_ampTrue"
+    assert (
+        plan.plan(DDP_GLOO, overrides={"world_size": 4, "amp": True}).rows[0].name
+        == "ddp_gloo_resnet18_bs128x4_cacheFalse_ampTrue"
+    )
 
 
 # -- bad input starts nothing -------------------------------------------------------------------------------------------

@@ -9,12 +9,11 @@ from matplotlib.font_manager import findfont, fontManager
 
 from labkit.plots import style as looks
 from labkit.plots.groups import group_figure
-from labkit.results.table import read_results
 from labkit.rows import params
 from labkit.rows.params import chinese_letters
 from labkit.system import fonts
 from tests.drawings.test_gallery import legible, words_of
-from tests.helpers.made_up import CPU, put, use
+from tests.helpers.made_up import CPU, put, rows_now, use
 from tests.plots.test_groups import words
 
 SINGLE = "single_gpu_resnet18_bs{}_cacheFalse_ampFalse"
@@ -59,14 +58,14 @@ def chinese_font(monkeypatch, tmp_path):
 
 def test_without_a_chinese_font_the_heading_is_english():
     put(SINGLE.format(256))
-    told = words(group_figure(params.group(4), read_results("quick")))
+    told = words(group_figure(params.group(4), rows_now()))
     assert "4 · Effect of the data cache" in told and not any(ord(c) > 0x2E80 for text in told for c in text)
 
 
 def test_with_a_chinese_font_the_heading_has_both(chinese_font):
     put(SINGLE.format(256))
     for group in params.groups():
-        figure = group_figure(group, read_results("quick"))
+        figure = group_figure(group, rows_now())
         if figure is not None:
             assert f"{group.number} · {group.title_en} · {group.title_zh}" in legible(figure)
 
@@ -75,7 +74,7 @@ def test_a_missing_glyph_would_be_noticed(monkeypatch):
     monkeypatch.setattr(looks, "chinese_font", lambda: "DejaVu Sans")  # which has no Chinese
     put(SINGLE.format(256))
     with pytest.raises(UserWarning, match="missing from font"):
-        words_of(group_figure(params.group(4), read_results("quick")))
+        words_of(group_figure(params.group(4), rows_now()))
 
 
 def test_a_font_is_found_by_its_glyphs(monkeypatch, chinese_font):
