@@ -39,7 +39,7 @@ def test_it_tells_phase_step_speed_loss_and_time_to_go():
     assert "512 images/s" in text, "4 steps of 256 images in 2 seconds"
     assert "loss 1.500" in text and "to go" in text
     live.shown_at = 0
-    live(planned[1], 1, events(2, 0, 0, now + 3))
+    live(planned.rows[1], 1, events(2, 0, 0, now + 3))
     text = str(shown[-1])
     assert "run 2 of 2" in text and "rank 1" in text
     assert "about 10 s to go" in text

@@ -105,7 +105,7 @@ def test_fault_in_a_rank(lab, fault, ranks, status, reason, detail, within_s):
     assert not strangers(), f"left behind: {strangers()}"
     assert outcome.status == status, f"{outcome.reason}\n{getattr(outcome, 'detail', '')}"
     assert re.search(reason, outcome.reason), outcome.reason
-    assert re.search(detail, outcome["detail"], re.DOTALL), outcome["detail"]
+    assert re.search(detail, outcome.detail, re.DOTALL), outcome.detail
     assert took < within_s, f"told after {took:.1f} s, not {within_s:g}"
     assert read_results(label) == {SMALL.name: [outcome]}, "the outcome on disk is another one"
     assert listening == [[]], f"open to other machines while the ranks ran: {listening}"
