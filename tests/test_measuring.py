@@ -1,4 +1,4 @@
-"""Times, images per second and memory, on a clock that the test moves: every figure is worked out by hand."""
+"""Times, images per second and memory of one rank, on a clock that the test moves: every figure is worked out by hand."""
 
 import statistics
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from labkit import folders, loop, measure, runs, strategy, wire
+from labkit import loop, measure, strategy, wire
 from labkit.datasets import prepare
 from labkit.measure import MIB, Memory
 from labkit.spec import Spec
@@ -108,68 +108,6 @@ def test_times_of_training_evaluation_and_waiting(timed):
     first = 1000.0 + sum(STEP_S[:5]) + sum(WAIT_S[:5]) + 2 * DEVICE_S + EVAL_S
     ended = [epoch["ended_at"] - BEGAN for epoch in told["epochs"]]
     assert ended == [first, first + sum(STEP_S[5:]) + sum(WAIT_S[5:]) + DEVICE_S + EVAL_S], "after its evaluation"
-
-
-# -- a row's figures from its ranks' --------------------------------------------------------------------------------
-
-
-def rank(number, shard, rate, **more):
-    """A rank's measurements of our choice; those of `more` differ."""
-    epochs = [
-        {"epoch": n, "train_loss": 2.0, "test_acc_pct": accuracy, "ended_at": 1010.0 * n}
-        for n, accuracy in ((1, 60.0), (2, 50.0))
-    ]
-    told = {"rank": number, "shard": shard, "images_per_s": rate, "max_mem_mb": 10.0, "first_step_at": 1004.0}
-    return told | {"train_s": 5.0, "eval_s": 2.0, "data_wait_s": 1.0, "steps": 7, "epochs": epochs, "strategy": {}} | more
-
-
-def test_ranks_with_shards_of_their_own_add_up():
-    ranks = [
-        rank(0, [0, 2], 100.0, max_mem_mb=30.0, first_step_at=1003.0, train_s=9.0, data_wait_s=0.5),
-        rank(1, [1, 2], 40.0, max_mem_mb=20.0, first_step_at=1006.0, eval_s=3.0, data_wait_s=4.0),
-    ]
-    row = runs.figures(ranks, 1000.0)
-    assert row["images_per_s"] == 140.0 and row["max_mem_mb"] == 30.0
-    assert row["startup_s"] == 6.0, "from the call to the first step of the rank that began last"
-    assert (row["train_s"], row["eval_s"], row["data_wait_s"], row["steps"]) == (9.0, 3.0, 4.0, 7)
-    assert row["status"] == "ok" and row["best_acc_pct"] == 60.0, "the best epoch, not the last"
-    assert [(epoch["epoch"], epoch["after_s"]) for epoch in row["epochs"]] == [(1, 10.0), (2, 1020.0)]
-    assert all("ended_at" not in epoch and epoch["train_loss"] == 2.0 for epoch in row["epochs"])
-    assert [told["rank"] for told in row["ranks"]] == [0, 1] and all("epochs" not in told for told in row["ranks"])
-    assert [told["images_per_s"] for told in row["ranks"]] == [100.0, 40.0] and row["strategy"] == {}
-
-
-def test_ranks_that_share_a_shard_count_once():
-    """Three stages of a pipeline train the same images; beside them a shard of two ranks, and one of one."""
-    stages = [rank(0, [0, 1], 90.0), rank(1, [0, 1], 100.0), rank(2, [0, 1], 110.0)]
-    assert runs.figures(stages, 1000.0)["images_per_s"] == 100.0
-    mixed = [rank(0, [0, 2], 90.0), rank(1, [0, 2], 110.0), rank(2, [1, 2], 50.0)]
-    assert runs.figures(mixed, 1000.0)["images_per_s"] == 150.0
-
-
-def test_a_server_has_memory_and_no_images():
-    """It makes its steps at other times than its workers, and its own clock says nothing of the training."""
-    idle = {"images_per_s": 0.0, "first_step_at": 1050.0, "train_s": 70.0, "eval_s": 60.0, "data_wait_s": 50.0, "steps": 40}
-    counted = {"pushed": 14, "applied": 14, "staleness": {"0": 14}}
-    server = rank(2, None, **{"rate": 0.0} | idle | {"max_mem_mb": 77.0, "strategy": counted})
-    row = runs.figures([rank(0, [0, 2], 100.0), rank(1, [1, 2], 40.0), server], 1000.0)
-    assert row["images_per_s"] == 140.0 and row["max_mem_mb"] == 77.0 and row["startup_s"] == 4.0
-    assert (row["train_s"], row["eval_s"], row["data_wait_s"], row["steps"]) == (5.0, 2.0, 1.0, 7)
-    assert row["strategy"] == counted and len(row["ranks"]) == 3
-
-
-@pytest.mark.parametrize("status", ["ok", "failed"])
-def test_the_whole_time_is_from_the_call_to_the_end(tmp_path, monkeypatch, status):
-    """A result is kept as such, and nothing is left of the attempt; a failure is told beside the last result, which stays."""
-    clock = FalseTime()
-    clock.now = 25.0
-    monkeypatch.setattr(folders, "time", clock)
-    folders.write_json(tmp_path / "attempt.json", {"status": "running"})
-    folders.write_json(tmp_path / "result.json", {"status": "ok", "of": "before"})
-    folders.keep(tmp_path, {"status": status, "started_at": BEGAN + 4.0, "train_s": 3.0})
-    result, attempt = (folders.read_json(tmp_path / name) for name in ("result.json", "attempt.json"))
-    told = {"status": status, "started_at": BEGAN + 4.0, "train_s": 3.0, "total_time_s": 21.0}
-    assert (result, attempt) == ((told, None) if status == "ok" else ({"status": "ok", "of": "before"}, told))
 
 
 # -- memory ---------------------------------------------------------------------------------------------------------
