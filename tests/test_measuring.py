@@ -54,13 +54,17 @@ def timed(data, monkeypatch):
         clock, steps, waits = FalseTime(), iter(STEP_S), iter(WAIT_S)
         build = loop.build
 
+        peak = SimpleNamespace(bytes=500 * MIB)
+
         def slow(*arguments):
             clock.now += 900.0
+            peak.bytes += 30 * MIB
             trainer, images, place, skeleton = build(*arguments)
             step, batches = trainer.step, images.train_batches
 
             def slow_step(x, y):
                 clock.now += next(steps)
+                peak.bytes += MIB
                 return step(x, y)
 
             def slow_batches(*which):
@@ -73,8 +77,10 @@ def timed(data, monkeypatch):
 
         def slow_evaluation(*_):
             clock.now += EVAL_S
+            peak.bytes += 0.5 * MIB
             return 50.0
 
+        monkeypatch.setattr(measure, "peak_resident_bytes", lambda: peak.bytes)
         monkeypatch.setattr(loop, "build", slow)
         monkeypatch.setattr(loop, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
         monkeypatch.setattr(loop, "time", clock)
@@ -105,6 +111,7 @@ def test_times_of_training_evaluation_and_waiting(timed):
     assert told["train_s"] == sum(STEP_S) + sum(WAIT_S) + 3 * DEVICE_S
     assert told["eval_s"] == 2 * EVAL_S and told["data_wait_s"] == sum(WAIT_S) and told["steps"] == 10
     assert told["first_step_at"] == BEGAN + 1000.0, "when the first epoch began"
+    assert told["max_mem_mb"] == 30 + 10 + 0.5, "of the model and the steps; and of evaluation, but for the last epoch's"
     first = 1000.0 + sum(STEP_S[:5]) + sum(WAIT_S[:5]) + 2 * DEVICE_S + EVAL_S
     ended = [epoch["ended_at"] - BEGAN for epoch in told["epochs"]]
     assert ended == [first, first + sum(STEP_S[5:]) + sum(WAIT_S[5:]) + DEVICE_S + EVAL_S], "after its evaluation"
@@ -121,6 +128,27 @@ def test_memory_of_a_cpu_rank_is_the_growth_of_its_peak(monkeypatch):
     peak.bytes = 512 * MIB
     memory.forget_evaluation()
     assert memory.peak_mb() == 12.0 and MIB == 1024 * 1024
+
+
+def test_memory_of_a_cuda_rank_is_the_allocators_peak_without_evaluation(monkeypatch):
+    """Set back before training and after each evaluation; over epochs the most counts."""
+    peak = SimpleNamespace(bytes=900 * MIB, of=[])
+    device = torch.device("cuda", 1)
+
+    def most(of):
+        peak.of.append(of)
+        return peak.bytes
+
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", most)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda of: peak.__dict__.update(bytes=0, of=[*peak.of, of]))
+    memory, told = Memory(device), []
+    for training, evaluation in ((40, 90), (60, 70), (50, 95)):
+        peak.bytes = max(peak.bytes, training * MIB)
+        told.append(memory.peak_mb())
+        peak.bytes = max(peak.bytes, evaluation * MIB)
+        memory.forget_evaluation()
+    assert told == [40.0, 60.0, 60.0] and set(peak.of) == {device}
 
 
 @pytest.mark.parametrize(("system", "in_bytes"), [("linux", 3 * 1024), ("darwin", 3)])

@@ -7,6 +7,7 @@ in which workers arrive, which decides what `async` and `ssp` do, is of our choi
 import threading
 import time
 from collections import Counter
+from concurrent import futures
 
 import pytest
 import torch
@@ -83,9 +84,10 @@ def serve(monkeypatch):
     def served(pushes, steps, used=(1, 1), **fields):
         script = Script(pushes, used)
         server = script.server = made(monkeypatch, script, weights_of(1.0, 1.0), 2, steps_per_epoch=steps, **fields)
-        for _ in range(server.place.total_steps):
+        for step in range(server.place.total_steps):
             assert server.step(None, None) is None, "a server sees no loss"
-        assert script.next == len(pushes) and not server.held and not server.listening, "all was taken, and nothing is awaited"
+            assert (step + 1) % steps or not (server.held or server.listening), "at an epoch's end nothing is awaited"
+        assert script.next == len(pushes), "all was taken"
         return server, script
 
     return served
@@ -97,6 +99,13 @@ def test_async_makes_one_update_of_each_push(serve):
     assert server.parameters[1].item() == pytest.approx(1 - 5 * 0.9), "the second weight's gradients were ten times these"
     assert server.measured() == {"pushed": 4, "applied": 4, "staleness": {0: 3, 2: 1}}, "worker 0 computed on two updates before"
     assert server.version == 4
+
+
+def test_async_makes_an_update_each_of_pushes_that_came_at_once(serve, monkeypatch):
+    monkeypatch.setattr(parameter_server, "wait", lambda listening, **_: futures.wait(listening))
+    monkeypatch.setattr(Script, "taken", lambda _: True)
+    server, script = serve([(0, 0.2), (1, 0.2)], 1)
+    assert [sent for _, sent in script.replies] == [0.9, 0.8] and server.measured()["staleness"] == {0: 1, 1: 1}
 
 
 def test_sync_makes_one_update_of_the_mean(serve):
