@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
 from labkit import loop
 from labkit.data import Data
@@ -210,3 +210,15 @@ def test_evaluation_computes_in_the_type_of_training(folder, monkeypatch, amp, d
     monkeypatch.setattr(loop, "build_model", build)
     loop.train(Spec(**of({"batch_per_rank": 32, "amp": amp, "epochs": 1})), 0, CPU, folder, Silent())
     assert seen == [(True, dtype)] * 2 + [(False, dtype)] * 2, "two steps, then the test images in batches of 256 and 104"
+
+
+def test_images_of_another_size_are_interpolated(folder):
+    """Bilinear, to whole grey levels, as torch does it; training and test images alike."""
+    data = Data(Spec(dataset="digits", image_size=16, augment=False, cache="true", batch_per_rank=32), folder, CPU)
+    arrays = open_arrays(folder)
+    trained, _, index = next(data.train_batches(0, (0, 1)))
+    tested, _ = next(data.test_batches(0, 1))
+    for images, raw in ((trained, arrays["train_images"][index]), (tested, arrays["test_images"][:256])):
+        enlarged = interpolate(torch.from_numpy(np.array(raw)).permute(0, 3, 1, 2).float(), size=(16, 16), mode="bilinear")
+        levels = (images * INFO.std[0] + INFO.mean[0]) * 255
+        assert (levels - enlarged).abs().max() < 1.01
