@@ -17,6 +17,7 @@ from labkit.folders import code_digest, conditions, read_json, write_json
 from labkit.params import ROOT
 from labkit.runs import plan, run_once
 from labkit.strategies import single
+from labkit.trace import trace
 
 ROW = "single_gpu_resnet18_bs128_cacheTrue_ampFalse"
 DECIDE = (data, datasets, loop, machine, measure, models, runs, spec, strategy, worker)
@@ -125,7 +126,7 @@ def test_every_file_that_decides_a_number_is_in_the_codes_digest(tmp_path):
     assert len({digest for _, digest in edited}) == len(copies)
 
 
-# -- the probe of messages keeps its lines alike ----------------------------------------------------------------------
+# -- probes are kept alike ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["code", "machine", "versions", "probe", "sizes"])
@@ -140,3 +141,27 @@ def test_messages_are_measured_again_under_other_conditions(tmp_path, monkeypatc
     assert [wire.wire(sizes=sizes), wire.wire(sizes=sizes)] == [[{"n": 2}]] * 2
     assert wire.wire(sizes=sizes, fresh=True) == [{"n": 3}]
     assert jobs[0].arguments["sizes"] == [1024, 4096] and jobs[0].processes == 2
+
+
+@pytest.mark.parametrize("key", ["code", "machine", "versions", "probe", "spec"])
+def test_a_trace_is_recorded_again_under_other_conditions(tmp_path, monkeypatch, key):
+    """And its seconds count from the first step of the rank that began first."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    jobs = []
+
+    def ranks(job):
+        jobs.append(job)
+        late = {"rank": 1, "steps": [[51.0, 54.0]], "events": [["forward", 0, 0, 0, 52.0, 53.0]], "holds": {}}
+        first = {"rank": 0, "steps": [[50.0, 52.0]], "events": [["backward", 0, 0, 0, 50.5, 51.5]], "holds": {}}
+        return [late, first]
+
+    monkeypatch.setattr(launch, "launch", ranks)
+    told = [trace(ROW, "tiny", steps=1) for _ in range(2)]
+    assert len(jobs) == 1 and told[0].ranks == told[1].ranks and jobs[0].arguments["steps"] == 1
+    assert [rank["steps"] for rank in told[0].ranks] == [[[1.0, 4.0]], [[0.0, 2.0]]]
+    assert [rank["events"][0][4:] for rank in told[0].ranks] == [[2.0, 3.0], [0.5, 1.5]]
+    (kept,) = tmp_path.rglob("trace.json")
+    changed(kept, **{key: "of before"})
+    assert [len(trace(ROW, "tiny", steps=1).ranks) for _ in range(2)] == [2, 2] and len(jobs) == 2
+    trace(ROW, "tiny", steps=2)
+    assert len(jobs) == 3, "of two steps it is another trace"
