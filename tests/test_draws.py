@@ -1,13 +1,16 @@
-"""An epoch's draws: every order, crop and flip is as likely as any other, and the seed and the epoch decide them."""
+"""An epoch's draws: every order, crop and flip is as likely as any other, and the seed and the epoch decide them. And colours: each
+is normalised by its own mean and deviation."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from labkit.data import Draws
-from labkit.datasets import DATASETS
+from labkit.data import Data, Draws
+from labkit.datasets import DATASETS, open_arrays, prepare
 from labkit.spec import Spec
+from tests.workers import CPU
 
 IMAGES = 20_000  # a share of them is within 0.02 of its chance
 
@@ -58,3 +61,23 @@ def test_frozen_keeps_crops_and_flips_of_the_first_epoch_and_draws_new_orders():
 def test_the_padding_is_the_data_sets(monkeypatch):
     monkeypatch.setitem(DATASETS, "fashion_mnist", replace(DATASETS["fashion_mnist"], crop_padding=1))
     assert set(draws().offsets.ravel().tolist()) == {0, 1, 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return prepare("synthetic", tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("cache", ["false", "true", "frozen"])
+def test_each_colour_has_a_mean_and_a_deviation_of_its_own(folder, monkeypatch, cache):
+    mean, deviation = (0.1, 0.5, 0.9), (0.2, 0.4, 0.8)
+    monkeypatch.setitem(DATASETS, "synthetic", replace(DATASETS["synthetic"], mean=mean, std=deviation))
+    fields = {"dataset": "synthetic", "image_size": 32, "augment": False, "train_samples": 40, "test_samples": 20}
+    data, arrays = Data(Spec(**fields, cache=cache, batch_per_rank=20), folder, CPU), open_arrays(folder)
+    trained, labels, index = next(data.train_batches(0, (0, 1)))
+    tested, answers = next(data.test_batches(0, 1))
+    assert labels.tolist() == arrays["train_labels"][index].tolist() and answers.tolist() == arrays["test_labels"][:20].tolist()
+    for images, raw in ((trained, arrays["train_images"][index]), (tested, arrays["test_images"][:20])):
+        for colour in range(3):
+            expected = (np.array(raw[..., colour]) / 255 - mean[colour]) / deviation[colour]
+            torch.testing.assert_close(images[:, colour].double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
