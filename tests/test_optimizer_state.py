@@ -107,3 +107,70 @@ def test_weights_after_each_epoch_are_the_formulas(told, name):
 
 def test_every_strategy_is_here():
     assert {case["strategy"] for case in CASES.values()} == set(STRATEGIES), "add the new strategy to KINDS"
+
+
+# -- fp16's skipped steps --------------------------------------------------------------------------------------------
+
+HALVES = {
+    "fsdp": {"strategy": "fsdp"},
+    "model_parallel": {"strategy": "model_parallel"},
+    "model_parallel, gpipe": {"strategy": "model_parallel", "micro_batches": 4},
+    "model_parallel, for_loop": {"strategy": "model_parallel", "optimizer_impl": "for_loop"},
+}
+
+
+def overflowing(*, rank, progress, cases):
+    """For every case two steps with fp16; in the first, the gradients that rank 1 holds overflow. The weights before and after
+    each, the loss scale after each."""
+    told = {}
+    for name, case in cases.items():
+        spec, first = Spec(**SGD, **case, world_size=2, amp=True, amp_dtype="fp16"), model()
+        trainer = strategy_class(spec.strategy)(first, spec, Place(rank, 2, CPU, 2, 1))
+        steps = []
+        trainer.precision.step, weights = spoilt(trainer.precision, rank, steps), [weights_of(trainer)]
+        for step in range(2):
+            part, parts = trainer.shard
+            x, y = batch(step)
+            trainer.step(x.chunk(parts)[part], y.chunk(parts)[part])
+            weights.append(weights_of(trainer))
+        told[name] = {"weights": weights, "scales": steps}
+    return told
+
+
+def spoilt(precision, rank, scales):
+    """Its `step`, which on rank 1 finds infinite gradients at first; the loss scale after each goes into `scales`."""
+    update = precision.step
+
+    def step(optimizer):
+        for p in optimizer.param_groups[0]["params"] if rank == 1 and not scales else ():
+            p.grad.mul_(float("inf"))
+        update(optimizer)
+        scales.append(precision.scaler.get_scale())
+
+    return step
+
+
+def weights_of(trainer):
+    return torch.cat([weights.flatten() for weights in trainer.state().values()]).tolist()
+
+
+@pytest.fixture(scope="module")
+def overflown(tmp_path_factory):
+    return in_workers("overflowing", 2, tmp_path_factory.mktemp("ranks"), "tests.test_optimizer_state", cases=HALVES)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_an_overflow_on_one_rank_skips_the_step_on_all(overflown, name):
+    """Each rank holds gradients of its own part of the weights: one that went on alone would train half of the model."""
+    for rank, told in enumerate(overflown):
+        before, skipped, after = told[name]["weights"]
+        assert before == skipped, f"{name}, rank {rank}: some weights were updated"
+        assert max(abs(a - b) for a, b in zip(after, skipped, strict=True)) > 1e-3, f"{name}: the next step updates"
+        assert told[name]["scales"] == [2.0**15, 2.0**15], f"{name}, rank {rank}: every rank halves the scale of 65536"
+
+
+def test_a_warm_up_takes_whole_steps_and_is_never_shorter_than_asked():
+    """A quarter of ten steps: three, since the learning rate rises once a step; the fourth is the first of the schedule."""
+    spec = Spec(warmup_fraction=0.25, lr_schedule="linear")
+    factors = [learning_rate_factor(spec, 10, step) for step in range(10)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, *(1 - k / 7 for k in range(7))])
