@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from labkit.spec import STRATEGIES, Spec
-from labkit.strategy import Place, learning_rate_factor, strategy_class
+from labkit.strategy import Place, Precision, learning_rate_factor, strategy_class
 from tests.workers import CPU, in_workers
 
 EPOCHS, STEPS, IMAGES = 3, 2, 8
@@ -174,3 +174,19 @@ def test_a_warm_up_takes_whole_steps_and_is_never_shorter_than_asked():
     spec = Spec(warmup_fraction=0.25, lr_schedule="linear")
     factors = [learning_rate_factor(spec, 10, step) for step in range(10)]
     assert factors == pytest.approx([1 / 3, 2 / 3, 1, *(1 - k / 7 for k in range(7))])
+
+
+@pytest.mark.filterwarnings("ignore:.*GradScaler is enabled, but CUDA is not available")
+@pytest.mark.parametrize(
+    ("device", "asked", "dtype"),
+    [
+        ("cpu", "auto", torch.bfloat16),
+        ("cuda", "auto", torch.float16),
+        ("cpu", "fp16", torch.float16),
+        ("cuda", "bf16", torch.bfloat16),
+    ],
+)
+def test_the_type_of_mixed_precision(device, asked, dtype):
+    """fp16 is what the published rows had on their GPUs; on a CPU, bf16 is the one that torch computes fast."""
+    autocast = Precision(Spec(amp=True, amp_dtype=asked), Place(0, 1, torch.device(device), 1, 1)).autocast
+    assert (autocast.args[0], autocast.keywords["dtype"], autocast.keywords["enabled"]) == (device, dtype, True)
