@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.spec import Spec
+from labkit.rows.spec import Spec
 from labkit.strategies import parameter_server
 from labkit.strategy import Place, Precision
-from tests.workers import CPU
+from tests.helpers.workers import CPU
 
 LIMIT_S = 20.0  # so that a test that waits for a push ends
 PLAIN = {"strategy": "parameter_server", "world_size": 2, "batch_per_rank": 1, "weight_decay": 0.0, "warmup_fraction": 0.0}

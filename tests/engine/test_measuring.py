@@ -9,12 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from labkit import loop, measure, strategy, wire
-from labkit.datasets import prepare
-from labkit.measure import MIB, Memory
-from labkit.spec import Spec
-from tests.test_evaluation import Silent
-from tests.workers import CPU, in_workers
+from labkit import strategy
+from labkit.data.datasets import prepare
+from labkit.engine import loop, measure
+from labkit.engine.measure import MIB, Memory
+from labkit.probes import wire
+from labkit.rows.spec import Spec
+from tests.engine.test_evaluation import Silent
+from tests.helpers.workers import CPU, in_workers
 
 BEGAN = 1_700_000_000.0
 
@@ -111,7 +113,7 @@ def test_times_of_training_evaluation_and_waiting(timed):
     assert told["train_s"] == sum(STEP_S) + sum(WAIT_S) + 3 * DEVICE_S
     assert told["eval_s"] == 2 * EVAL_S and told["data_wait_s"] == sum(WAIT_S) and told["steps"] == 10
     assert told["first_step_at"] == BEGAN + 1000.0, "when the first epoch began"
-    assert told["max_mem_mb"] == 30 + 10 + 0.5, "of the model and the steps; and of evaluation, but for the last epoch's"
+    assert told["max_mem_mib"] == 30 + 10 + 0.5, "of the model and the steps; and of evaluation, but for the last epoch's"
     first = 1000.0 + sum(STEP_S[:5]) + sum(WAIT_S[:5]) + 2 * DEVICE_S + EVAL_S
     ended = [epoch["ended_at"] - BEGAN for epoch in told["epochs"]]
     assert ended == [first, first + sum(STEP_S[5:]) + sum(WAIT_S[5:]) + DEVICE_S + EVAL_S], "after its evaluation"
@@ -124,10 +126,10 @@ def test_memory_of_a_cpu_rank_is_the_growth_of_its_peak(monkeypatch):
     peak = SimpleNamespace(bytes=500 * MIB)
     monkeypatch.setattr(measure, "peak_resident_bytes", lambda: peak.bytes)
     memory = Memory(CPU)
-    assert memory.peak_mb() == 0.0
+    assert memory.peak_mib() == 0.0
     peak.bytes = 512 * MIB
     memory.forget_evaluation()
-    assert memory.peak_mb() == 12.0 and MIB == 1024 * 1024
+    assert memory.peak_mib() == 12.0 and MIB == 1024 * 1024
 
 
 def test_memory_of_a_cuda_rank_is_the_allocators_peak_without_evaluation(monkeypatch):
@@ -145,7 +147,7 @@ def test_memory_of_a_cuda_rank_is_the_allocators_peak_without_evaluation(monkeyp
     memory, told = Memory(device), []
     for training, evaluation in ((40, 90), (60, 70), (50, 95)):
         peak.bytes = max(peak.bytes, training * MIB)
-        told.append(memory.peak_mb())
+        told.append(memory.peak_mib())
         peak.bytes = max(peak.bytes, evaluation * MIB)
         memory.forget_evaluation()
     assert told == [40.0, 60.0, 60.0] and set(peak.of) == {device}
@@ -188,7 +190,7 @@ def slow_messages(*, rank, progress, **arguments):
 
 def test_a_message_takes_as_long_as_on_the_slowest_rank_and_the_warm_up_does_not_count(tmp_path):
     arguments = {"sizes": [4096], "turns": 5, "backend": "gloo"}
-    told = in_workers("slow_messages", 2, tmp_path, "tests.test_measuring", **arguments)
+    told = in_workers("slow_messages", 2, tmp_path, "tests.engine.test_measuring", **arguments)
     assert [rank["turns"] for rank in told] == [{"all_reduce": 6, "ring": 6}] * 2
     lines = told[0]["lines"]
     assert [line.pop("way") for line in lines] == ["all_reduce", "ring", "copy"]

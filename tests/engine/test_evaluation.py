@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from labkit import loop
-from labkit.data import Data
-from labkit.datasets import DATASETS, open_arrays, prepare
-from labkit.spec import Spec
+from labkit.data.batches import Data
+from labkit.data.datasets import open_arrays, prepare
+from labkit.engine import loop
+from labkit.rows.catalog import DATASETS
+from labkit.rows.spec import Spec
 from labkit.strategy import learning_rate_factor
-from tests.workers import CPU, in_workers
+from tests.helpers.workers import CPU, in_workers
 
 INFO = DATASETS["digits"]
 SHIFT, VARIANCE, EPS = 0.7, 6.0, 1e-5  # of the BatchNorm; a batch of images has a mean of about 0 and a variance of about 1
@@ -116,7 +117,7 @@ def reported(folder, tmp_path_factory):
     for processes, cases in ((2, TWO), (3, THREE)):
         fields = {name: of(case) for name, case in cases.items()}
         ranks = in_workers(
-            "trained", processes, tmp_path_factory.mktemp("ranks"), "tests.test_evaluation", data=folder, cases=fields
+            "trained", processes, tmp_path_factory.mktemp("ranks"), "tests.engine.test_evaluation", data=folder, cases=fields
         )
         told |= {name: [rank[name] for rank in ranks] for name in cases}
     return told

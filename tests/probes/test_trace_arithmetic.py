@@ -2,8 +2,8 @@
 
 import pytest
 
-from labkit.spec import Spec
-from labkit.trace import Trace, longer, split_of, union
+from labkit.probes.trace import Trace, longer, split_of, union
+from labkit.rows.spec import Spec
 
 
 def event(kind, start, end, layer=0, lane=0, micro=0):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.data import Data, Draws
-from labkit.datasets import DATASETS, open_arrays, prepare
-from labkit.spec import Spec
-from tests.workers import CPU
+from labkit.data.batches import Data, Draws
+from labkit.data.datasets import open_arrays, prepare
+from labkit.rows.catalog import DATASETS
+from labkit.rows.spec import Spec
+from tests.helpers.workers import CPU
 
 IMAGES = 20_000  # a share of them is within 0.02 of its chance
 

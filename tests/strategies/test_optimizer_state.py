@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from labkit.spec import STRATEGIES, Spec
+from labkit.rows.kinds import STRATEGIES
+from labkit.rows.spec import Spec
 from labkit.strategy import Place, Precision, learning_rate_factor, strategy_class
-from tests.workers import CPU, in_workers
+from tests.helpers.workers import CPU, in_workers
 
 EPOCHS, STEPS, IMAGES = 3, 2, 8
 SGD = {"lr": 0.2, "momentum": 0.8, "weight_decay": 0.05, "lr_schedule": "linear", "warmup_fraction": 0.4}
@@ -90,7 +91,7 @@ def told(tmp_path_factory):
             ranks = [after_each_epoch(rank=0, progress=None, cases=cases)]
         else:
             folder = tmp_path_factory.mktemp("ranks")
-            ranks = in_workers("after_each_epoch", processes, folder, "tests.test_optimizer_state", cases=cases)
+            ranks = in_workers("after_each_epoch", processes, folder, "tests.strategies.test_optimizer_state", cases=cases)
         found |= {name: [rank[name] for rank in ranks] for name in cases}
     return found
 
@@ -156,7 +157,7 @@ def weights_of(trainer):
 
 @pytest.fixture(scope="module")
 def overflown(tmp_path_factory):
-    return in_workers("overflowing", 2, tmp_path_factory.mktemp("ranks"), "tests.test_optimizer_state", cases=HALVES)
+    return in_workers("overflowing", 2, tmp_path_factory.mktemp("ranks"), "tests.strategies.test_optimizer_state", cases=HALVES)
 
 
 @pytest.mark.parametrize("name", HALVES)

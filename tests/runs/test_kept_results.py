@@ -12,12 +12,24 @@ from pathlib import Path
 import pytest
 
 import labkit
-from labkit import data, datasets, fork_server, launch, loop, machine, measure, models, runs, spec, strategy, wire, worker
-from labkit.folders import code_digest, conditions, read_json, write_json
-from labkit.params import ROOT
-from labkit.runs import plan, run_once
+from labkit import strategy
+from labkit.data import batches as data
+from labkit.data import datasets
+from labkit.engine import loop, measure, models, worker
+from labkit.probes import wire
+from labkit.probes.trace import trace
+from labkit.processes import fork_server, launch
+from labkit.processes.digest import code_digest
+from labkit.rows import spec
+from labkit.rows.params import ROOT
+from labkit.runs import train as runs
+from labkit.runs.folders import conditions
+from labkit.runs.plan import plan
+from labkit.runs.train import run_once
 from labkit.strategies import single
-from labkit.trace import trace
+from labkit.system import machine
+from labkit.system.files import read_json, write_json
+from tests.runs.test_row_figures import rank
 
 ROW = "single_gpu_resnet18_bs128_cacheTrue_ampFalse"
 DECIDE = (data, datasets, loop, machine, measure, models, runs, spec, strategy, worker)
@@ -32,13 +44,13 @@ def lab(tmp_path, monkeypatch):
 
     def stand_in(*_):
         trained.append(1)
-        return {"status": "ok", "reason": "", "images_per_s": float(len(trained))}
+        return runs.figures([rank(0, [0, 1], float(len(trained)))], 1000.0)
 
     monkeypatch.setattr(runs, "train", stand_in)
-    row = plan(ROW, "tiny")[0].spec
+    row = plan(ROW, "tiny").rows[0].spec
 
     def train(**how):
-        return run_once(row, "tiny", **how)["images_per_s"]
+        return run_once(row, "tiny", **how).images_per_s
 
     train.file, train.spec = tmp_path / "tiny" / row.name / "1" / "result.json", row
     return train

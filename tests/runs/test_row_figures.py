@@ -1,11 +1,18 @@
 """The figures of a row from those of its ranks, which are written out here: every figure is worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
-from labkit import folders, fork_server, runs
-from labkit.results import time_parts
-from labkit.runs import plan, run_once
-from tests.test_measuring import BEGAN, FalseTime
+from labkit.processes import fork_server
+from labkit.results.table import time_parts
+from labkit.runs import folders
+from labkit.runs import train as runs
+from labkit.runs.plan import plan
+from labkit.runs.result import RankFigures
+from labkit.runs.train import run_once
+from tests.engine.test_measuring import BEGAN, FalseTime
+from tests.helpers.made_up import put, results_now
 
 
 def rank(number, shard, rate, **more):
@@ -14,17 +21,18 @@ def rank(number, shard, rate, **more):
         {"epoch": n, "train_loss": 2.0, "test_acc_pct": accuracy, "ended_at": 1010.0 * n}
         for n, accuracy in ((1, 60.0), (2, 50.0))
     ]
-    told = {"rank": number, "shard": shard, "images_per_s": rate, "max_mem_mb": 10.0, "first_step_at": 1004.0}
+    told = {"rank": number, "shard": shard, "images_per_s": rate, "max_mem_mib": 10.0, "first_step_at": 1004.0}
+    told |= {"images_timed": 700, "timed_s": 700 / rate if rate else 0.0}
     return told | {"train_s": 5.0, "eval_s": 2.0, "data_wait_s": 1.0, "steps": 7, "epochs": epochs, "strategy": {}} | more
 
 
 def test_ranks_with_shards_of_their_own_add_up():
     ranks = [
-        rank(0, [0, 2], 100.0, max_mem_mb=30.0, first_step_at=1003.0, train_s=9.0, data_wait_s=0.5),
-        rank(1, [1, 2], 40.0, max_mem_mb=20.0, first_step_at=1006.0, eval_s=3.0, data_wait_s=4.0),
+        rank(0, [0, 2], 100.0, max_mem_mib=30.0, first_step_at=1003.0, train_s=9.0, data_wait_s=0.5),
+        rank(1, [1, 2], 40.0, max_mem_mib=20.0, first_step_at=1006.0, eval_s=3.0, data_wait_s=4.0),
     ]
     row = runs.figures(ranks, 1000.0)
-    assert row["images_per_s"] == 140.0 and row["max_mem_mb"] == 30.0
+    assert row["images_per_s"] == 140.0 and row["max_mem_mib"] == 30.0
     assert row["startup_s"] == 6.0, "from the call to the first step of the rank that began last"
     assert (row["train_s"], row["eval_s"], row["data_wait_s"], row["steps"]) == (9.0, 3.0, 4.0, 7)
     assert row["status"] == "ok" and row["best_acc_pct"] == 60.0, "the best epoch, not the last"
@@ -46,9 +54,9 @@ def test_a_server_has_memory_and_no_images():
     """It makes its steps at other times than its workers, and its own clock says nothing of the training."""
     idle = {"images_per_s": 0.0, "first_step_at": 1050.0, "train_s": 70.0, "eval_s": 60.0, "data_wait_s": 50.0, "steps": 40}
     counted = {"pushed": 14, "applied": 14, "staleness": {"0": 14}}
-    server = rank(2, None, **{"rate": 0.0} | idle | {"max_mem_mb": 77.0, "strategy": counted})
+    server = rank(2, None, **{"rate": 0.0} | idle | {"max_mem_mib": 77.0, "strategy": counted})
     row = runs.figures([rank(0, [0, 2], 100.0), rank(1, [1, 2], 40.0), server], 1000.0)
-    assert row["images_per_s"] == 140.0 and row["max_mem_mb"] == 77.0 and row["startup_s"] == 4.0
+    assert row["images_per_s"] == 140.0 and row["max_mem_mib"] == 77.0 and row["startup_s"] == 4.0
     assert (row["train_s"], row["eval_s"], row["data_wait_s"], row["steps"]) == (5.0, 2.0, 1.0, 7)
     assert row["strategy"] == counted and len(row["ranks"]) == 3
 
@@ -77,24 +85,28 @@ def test_a_row_begins_when_all_is_ready_and_ends_when_it_is_kept(tmp_path, monke
     def train(spec, folder, data_folder, at, on_progress):
         called_at.append(at)
         wait(7.0)
-        return {"status": "ok"}
+        return runs.figures([rank(0, [0, 1], 100.0)], at)
 
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     monkeypatch.setattr(folders, "time", clock)
     monkeypatch.setattr(runs, "time", clock)
     monkeypatch.setattr(runs, "train", train)
     monkeypatch.setattr(fork_server, "warm", lambda *_, **__: wait(50.0))
-    outcome = run_once(plan("single_gpu_resnet18_bs128_cacheTrue_ampFalse", "tiny")[0].spec, "tiny")
-    assert (outcome["started_at"], outcome["total_time_s"]) == (BEGAN + 150.0, 7.0) and called_at == [BEGAN + 150.0]
+    outcome = run_once(plan("single_gpu_resnet18_bs128_cacheTrue_ampFalse", "tiny").rows[0].spec, "tiny")
+    assert (outcome.started_at, outcome.total_time_s) == (BEGAN + 150.0, 7.0) and called_at == [BEGAN + 150.0]
 
 
-def test_parts_of_the_whole_time_are_the_slowest_ranks():
+def test_parts_of_the_whole_time_are_the_slowest_ranks(tmp_path, monkeypatch):
     """A server's times are no part of it; waiting for images is a part of training, and the rest is what is left."""
     ranks = [
         rank(0, [0, 2], 100.0, first_step_at=1003.0, train_s=5.0, eval_s=2.5),
         rank(1, [1, 2], 100.0, first_step_at=1004.0, train_s=6.0, eval_s=1.5),
         rank(2, None, 0.0, first_step_at=1050.0, train_s=70.0, eval_s=60.0),
     ]
-    result = {"ranks": ranks, "started_at": 1000.0, "total_time_s": 14.0, "data_wait_s": 0.5}
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    put("single_gpu_resnet18_bs128_cacheTrue_ampFalse")
+    [[any_result]] = results_now().values()
+    figures = [RankFigures(**{key: value for key, value in one.items() if key != "epochs"}) for one in ranks]
+    result = replace(any_result, ranks=figures, started_at=1000.0, total_time_s=14.0, data_wait_s=0.5)
     parts = {"startup_s": 4.0, "train_s": 6.0, "data_wait_s": 0.5, "eval_s": 1.5, "rest_s": 2.5, "total_time_s": 14.0}
     assert time_parts(result) == parts
