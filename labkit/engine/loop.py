@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from labkit.data.batches import Data
+from labkit.data.batches import Data, Draws
 from labkit.engine.measure import Clock, Memory, Progress
 from labkit.engine.models import build_model
 from labkit.rows.spec import Spec
@@ -180,8 +180,6 @@ def check_images(shard, trained: list[np.ndarray], data: Data, epoch: int, place
     Ranks may share a part (the stages of a pipeline): a part counts once. No rank sends its indices. It sends their number
     and a fingerprint of their set, and the sums of both over the parts must be those of the whole epoch.
     """
-    from labkit.data.batches import Draws
-
     part, parts = shard if shard else (-1, 0)
     index = np.concatenate(trained)
     rows = gathered([part, parts, len(index), fingerprint_of_set(index)], place)
@@ -189,12 +187,14 @@ def check_images(shard, trained: list[np.ndarray], data: Data, epoch: int, place
     order = Draws(data.spec, len(data.raw), epoch).order[: data.steps_per_epoch * data.spec.images_per_step]
     if any(parts != data.spec.shards for _, parts in of_part):
         raise NotAResult(
-            f"epoch {epoch + 1}: images were cut into other than {data.spec.shards} parts: ranks share or skip a shard"
+            f"epoch {epoch + 1}: a step's images must be cut into {data.spec.shards} parts, and a rank cut them otherwise: "
+            "ranks share or skip a shard; check the strategy's `shard`"
         )
     n, digest = (sum(column) for column in zip(*of_part.values(), strict=True))
     if n != len(order) or digest != fingerprint_of_set(order):
         raise NotAResult(
-            f"epoch {epoch + 1} trained {int(n)} images where it should train {len(order)}, each once: ranks share or skip a shard"
+            f"epoch {epoch + 1} trained {int(n)} images where it should train {len(order)}, each once: ranks share or skip a shard; "
+            "check the strategy's `shard`"
         )
 
 
@@ -220,5 +220,5 @@ def check_weights(state: dict[str, Tensor], skeleton: nn.Module, place: Place) -
     different = [str(rank) for rank, row in enumerate(rows) if row != rows[0]]
     if different:
         raise NotAResult(
-            f"the weights of rank {', '.join(different)} differ from rank 0's: gradients or first weights were not exchanged"
+            f"the weights of rank {', '.join(different)} differ from rank 0's: the gradients or the initial weights were not exchanged"
         )
