@@ -53,7 +53,7 @@ class Strategy(Protocol):
     """(i, n): this rank trains part i of n of each step's images. Ranks may share a part. None: no images (a server)."""
 
     precision: Precision
-    """Its `loss`, `backward` and `step` are to be called in every step. Tests watch backward through it."""
+    """Autocast and loss scaling. The strategy uses it in every step, and tests watch its `backward`."""
 
     def __init__(self, model: nn.Sequential, spec: Spec, place: Place):
         """`model` starts from other random weights on every rank: the strategy must make them equal."""

@@ -62,7 +62,12 @@ def number_formats() -> Figure:
         y = 5.5 - line * 0.62
         s.text(left - 0.15, y + high / 2, f.name, 12, ha="right", weight="bold")
         for i in range(1 + f.exponent + f.fraction):
-            fill, hatch = (SIGN, "") if i == 0 else (EXPONENT, "//") if i <= f.exponent else (FRACTION, "")
+            if i == 0:
+                fill, hatch = SIGN, ""
+            elif i <= f.exponent:
+                fill, hatch = EXPONENT, "//"
+            else:
+                fill, hatch = FRACTION, ""
             s.box(left + i * bit, y, bit, high, fill=fill, hatch=hatch, edge="white")
         for x, value in ((8.2, f.largest), (9.6, f.smallest), (11.5, f.step_at_1)):
             s.text(x, y + high / 2, f"{value:,.0f}" if 1 < value < 1e6 else f"{value:.1e}", 11.5, ha="left")

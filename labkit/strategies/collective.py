@@ -12,7 +12,9 @@ rK: the all-reduce of these gradients. Backward begins at the last layer.
     per_parameter   forward  g3  g2  g1  r1  r2  r3     update
     flat, ring      forward  g3  g2  g1  [r1 r2 r3]     update
     buckets         forward  g3  g2  g1  (wait)         update
-      messages                   [r3  ]  [r2 r1]                 sent by threads, while this rank computes g2 and g1
+      messages                   [r3  ]  [r2 r1]
+
+r3 is sent by another thread while this rank computes g2 and g1. Here layers 2 and 1 share a bucket, which is full after g1.
 """
 
 import torch
