@@ -17,7 +17,7 @@ P, it pushes; a gap, it waits for the server. The server's line: vK, it makes up
                worker 1   v0 ........ P v2 ........     1 update stale when it is applied: v1 was made meanwhile
 
     sync       worker 0   v0 ... P      v1 ... P
-               server                 v1          v2    one update for every two pushes; no gradient is ever stale
+               server                 v1            v2  one update for every two pushes; no gradient is ever stale
                worker 1   v0 ........ P v1 ........ P
 
     ssp,       worker 0   v0 ... P v1 ... P      v2 ...
