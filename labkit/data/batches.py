@@ -1,7 +1,7 @@
 """Which images a rank sees, in which order, how they are augmented, and the three caches.
 
     generator [seed, epoch, 0]  ->  order      all images, shuffled; no rank draws anything of its own
-    generator [seed, epoch, 1]  ->  crop offset and flip of every image, looked up by image index
+    generator [seed, epoch, 1]  ->  crop offset and flip of every image, looked up by image index (cache frozen: [seed, 0, 1])
 
     order    | 7 2 9 4 | 0 5 8 1 | 6 3        10 images, 4 a step: two steps; images 6 and 3 are left out
     part 0   | 7 2     | 0 5     |
