@@ -26,7 +26,7 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def cache_folder() -> Path:
-    """$LABKIT_DATA, or ~/.cache/labkit, as an absolute path, since a rank may have another working folder."""
+    """$LABKIT_DATA, or ~/.cache/labkit; absolute, since a worker may stand in another folder."""
     return Path(os.environ.get("LABKIT_DATA") or "~/.cache/labkit").expanduser().absolute()
 
 

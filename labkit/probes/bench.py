@@ -46,7 +46,7 @@ FASHION = {
 
 
 def measured(name: str, **fields: Any) -> dict[str, Any]:
-    """The result of one fresh run of a row, with these scale fields. Raises RuntimeError if the run gave no result."""
+    """One fresh run of a row; raises if it gave no result."""
     spec = fit(Spec.parse(name, **fields), this_machine())
     outcome = run_once(spec, "bench", fresh=True)
     if outcome["status"] != "ok":

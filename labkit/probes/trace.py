@@ -146,8 +146,7 @@ def trace(
         raise SpecError(
             f"{row}: torch's DataParallel makes new replicas in every step, and this probe cannot record them; use device=cpu"
         )
-    name = f"{steps}" if exchange else f"{steps}-silent"
-    folder = runs_folder() / label_of(profile, overrides or {}) / spec.name / "trace" / name
+    folder = runs_folder() / label_of(profile, overrides or {}) / spec.name / "trace" / (f"{steps}" + "-silent" * (not exchange))
     about = conditions(spec) | {
         "probe": hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in PROBE)).hexdigest()[:16]
     }

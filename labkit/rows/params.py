@@ -47,8 +47,7 @@ class Profile:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a YAML file that holds a mapping. Raises SpecError, with the file and, if known, the line, if the file
-    cannot be read or holds something else."""
+    """A YAML file that holds a mapping. Raises SpecError naming the file, and the line where it can."""
     import yaml
 
     try:
@@ -56,7 +55,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), fastest)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is not UTF-8, or an impossible date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is not UTF-8, or a date that is none
         at = getattr(error, "problem_mark", None)
         where = f"{path}, line {at.line + 1}, column {at.column + 1}" if at else str(path)
         what = getattr(error, "problem", None) or str(error)
