@@ -38,7 +38,7 @@ class NotAResult(RuntimeError):
 def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progress: Progress) -> dict[str, Any]:
     """Train one row, and return what this rank measured as plain data (JSON). Every process of the run calls it.
 
-    Keys: rank, shard, epochs (a list of epoch, train_loss, test_acc_pct, ended_at), max_mem_mb (MiB), the figures of
+    Keys: rank, shard, epochs (a list of epoch, train_loss, test_acc_pct, ended_at), the peak memory in MiB, the figures of
     `Clock`, and strategy (what the strategy counted). Raises NotAResult if a loss or a weight is not finite, if the
     images of an epoch were not trained once each, or if the ranks' weights differ at the end.
     """
