@@ -6,7 +6,7 @@ A: all-gather of the block's parameters, F: forward, B: backward, R: reduce-scat
 parameters are freed (resharded). U: update; each rank updates its own shard only.
 
     sharding=grad   A0 F0      A1 F1          B1 R1 x1      B0 R0 x0   U     one gather a step; all are whole from forward on
-    sharding=full   A0 F0 x0   A1 F1 x1   A1  B1 R1 x1  A0  B0 R0 x0   U     a second gather; one block is whole at a time
+    sharding=full   A0 F0 x0   A1 F1 x1   A1  B1 R1 x1  A0  B0 R0 x0   U     a second gather; few blocks are whole at a time
 
 On CUDA torch starts A and R early, so that these messages are sent while another block computes.
 """
