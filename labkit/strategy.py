@@ -1,8 +1,8 @@
 """What a strategy is, where it runs, and the few helpers that strategies call.
 
-A strategy owns one training step, the whole of it: forward, backward, what is exchanged, and the update. That is
-the smallest unit which a pipeline (its forward and backward are a schedule), a parameter server (its optimizer
-lives in another process) and plain data parallelism all have.
+A strategy owns one whole training step: forward, backward, the exchange between ranks, and the update. A step is the
+smallest unit that all strategies have. A pipeline's forward and backward are a schedule, so they cannot be called one
+after the other; a parameter server's optimizer lives in another process, so a worker has no update of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from labkit.rows.spec import Spec
 
 @dataclass(frozen=True)
 class Place:
-    """Where a strategy runs: this process among all, its device, and how many steps each rank will make."""
+    """Where a strategy runs: its rank among all processes, its device, and how many steps and epochs each rank makes."""
 
     rank: int
     processes: int
@@ -36,55 +36,67 @@ class Place:
 
     @property
     def total_steps(self) -> int:
+        """Steps of one rank in the whole run."""
         return self.steps_per_epoch * self.epochs
 
 
 class Strategy(Protocol):
-    """Every class in `labkit/strategies/` is one of these; none inherits anything."""
+    """What every class in `labkit/strategies/` has; none inherits it. The loop calls `__init__` once; in every epoch `step` for
+    each step, then `state`; after the last epoch `measured`. All ranks make the same calls.
+
+    Probes (`labkit/probes/recorder.py`) find two things among a strategy's attributes by their type, so the names are free:
+    the `nn.Sequential` that this rank runs (the model, a stage of it, or a list of replicas), not only inside a wrapper
+    such as DDP; and its `torch.optim.Optimizer`, which a rank that makes no update itself (a server's worker) lacks.
+    """
 
     shard: tuple[int, int] | None
     """(i, n): this rank trains part i of n of each step's images. Ranks may share a part. None: no images (a server)."""
 
-    def __init__(self, model: nn.Sequential, spec: Spec, place: Place): ...
+    precision: Precision
+    """Autocast and loss scaling. The strategy uses it in every step, and tests watch its `backward`."""
 
-    def step(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """One whole optimizer step on images (b, c, h, w) and labels (b,).
+    def __init__(self, model: nn.Sequential, spec: Spec, place: Place):
+        """`model` starts from other random weights on every rank: the strategy must make them equal."""
 
-        Returns the mean loss of this rank's images as a tensor, not a number, so that nothing waits for the device;
-        None on a rank that never sees a loss. A rank without a shard is called with None, None.
+    def step(self, x: Tensor | None, y: Tensor | None) -> Tensor | None:
+        """Make one whole optimizer step on images x (b, c, h, w), float32, and labels y (b,), int64.
+
+        Returns the mean loss of this rank's images as a tensor, not a number, so that nothing waits for the device; None
+        on a rank that computes no loss. A rank without a shard is called with None, None. Raises RuntimeError if another
+        rank does not answer.
         """
-        ...
 
     def state(self) -> dict[str, Tensor]:
-        """The full weights and buffers under the plain model's names. Every rank calls it at the end of an epoch.
+        """The full weights and buffers under the plain model's names.
 
-        Weights that a rank holds itself are returned as held, never repaired by a broadcast: the loop compares them
-        over the ranks, and that is how a forgotten broadcast or a model that was never wrapped comes to light.
+        A rank returns the weights that it holds, and does not repair them by a broadcast: the loop compares them over the
+        ranks, and so finds a forgotten broadcast, or a model that was never wrapped.
         """
-        ...
 
     def measured(self) -> dict:
-        """Optional: what this strategy counted, for the result folder."""
-        ...
+        """Optional: what this strategy counted, as plain data (JSON), for the result's key `strategy`."""
 
 
 def strategy_class(name: str) -> type:
-    """The one class with a `step` in labkit/strategies/<name>.py."""
+    """The one class with a `step` in labkit/strategies/<name>.py. Raises ModuleNotFoundError if there is no such file."""
     module = importlib.import_module(f"labkit.strategies.{name}")
     return next(c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and hasattr(c, "step"))
 
 
 class Precision:
-    """Full or mixed precision: where autocast begins, and how a loss is scaled so that fp16 gradients do not vanish.
+    """Full or mixed precision: where autocast begins, and how a loss is scaled so that fp16 gradients do not become 0.
 
-    bf16 has fp32's range and needs no scaler. fp16 does (Micikevicius et al., "Mixed Precision Training", 2017): a
-    step whose gradients overflowed is skipped. `sharded`: every rank holds other gradients, so that all must hear of
-    an overflow on one (torch's ShardedGradScaler); otherwise all ranks hold the same gradients and agree by themselves.
+    bf16 has the range of fp32 and needs no scaling. fp16 needs it (Micikevicius et al., "Mixed Precision Training", 2017),
+    and a step whose gradients overflowed is skipped. `sharded`: each rank holds other gradients than the others, so an
+    overflow on one rank must be told to all (torch's ShardedGradScaler). Without it all ranks hold the same gradients,
+    and so each decides the same by itself.
     """
 
     def __init__(self, spec: Spec, place: Place, sharded: bool = False):
         self.spec, self.total_steps, self.steps, self.sharded = spec, place.total_steps, 0, sharded
-        half = spec.amp_dtype if spec.amp_dtype != "auto" else ("fp16" if place.device.type == "cuda" else "bf16")
+        half = spec.amp_dtype
+        if half == "auto":
+            half = "fp16" if place.device.type == "cuda" else "bf16"
         dtype = torch.float16 if half == "fp16" else torch.bfloat16
         self.autocast = partial(torch.autocast, place.device.type, dtype=dtype, enabled=spec.amp)
         scaling = spec.amp and half == "fp16"
@@ -92,19 +104,21 @@ class Precision:
             from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
             self.scaler: torch.amp.GradScaler = ShardedGradScaler(device=place.device.type)
-            self.scaler.scale(torch.ones((), device=place.device))  # a rank without a loss must know the scale, too
+            self.scaler.scale(torch.ones((), device=place.device))  # a rank without a loss must have a scale, too
         else:
             self.scaler = torch.amp.GradScaler(place.device.type, enabled=scaling)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy of images x (b, c, h, w) and labels y (b,), computed under autocast."""
         with self.autocast():
             return F.cross_entropy(model(x), y)
 
     def backward(self, loss: Tensor) -> None:
+        """Add the gradients of the loss, times the loss scale, to every `.grad`."""
         self.scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The update of this step, at this step's learning rate; skipped if an fp16 gradient overflowed."""
+        """Make this step's update, at this step's learning rate. The scaler skips it if an fp16 gradient overflowed."""
         set_learning_rate(optimizer, self.spec, self.total_steps, self.steps)
         self.steps += 1
         if self.sharded:  # here the ranks tell each other of an overflow; fused SGD alone would look at its own gradients only
@@ -113,25 +127,27 @@ class Precision:
         self.scaler.update()
 
     def unscale(self, flat_gradient: Tensor) -> bool:
-        """Take the loss scale out of a gradient that another process will apply. False, and half the scale, if it overflowed."""
+        """Divide a flat gradient by the loss scale, in place, because another process will apply it. Returns False if the
+        gradient overflowed, and then halves the scale for the next step."""
         if not self.scaler.is_enabled():
             return True
         flat_gradient /= self.scaler.get_scale()
-        sound = bool(flat_gradient.isfinite().all())
-        if not sound:
+        finite = bool(flat_gradient.isfinite().all())
+        if not finite:
             self.scaler.update(self.scaler.get_scale() / 2)
-        return sound
+        return finite
 
 
 def forward_backward(model: nn.Module, x: Tensor, y: Tensor, precision: Precision) -> Tensor:
-    """Mean cross-entropy of the images, and its gradients in every `.grad`. Returns the loss, detached."""
+    """Forward and backward on images x (b, c, h, w) and labels y (b,): adds to every `.grad`. Returns the mean
+    cross-entropy, detached. With DDP and FSDP, backward also exchanges the gradients; `optimizer.step()` never does."""
     loss = precision.loss(model, x, y)
     precision.backward(loss)
     return loss.detach()
 
 
 def learning_rate_factor(spec: Spec, total_steps: int, step: int) -> float:
-    """The part of `spec.lr` that step 0, 1, ... total_steps - 1 uses: a linear warm-up, then the schedule down to 0."""
+    """What `spec.lr` is multiplied by in step 0, 1, ... total_steps - 1: a linear warm-up to 1, then the schedule down to 0."""
     warmup = math.ceil(spec.warmup_fraction * total_steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -140,73 +156,70 @@ def learning_rate_factor(spec: Spec, total_steps: int, step: int) -> float:
 
 
 def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.SGD:
-    """SGD with momentum over the trainable parameters."""
+    """SGD with momentum over the trainable parameters; sharded parameters (FSDP) get sharded momentum."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     impl = spec.optimizer_impl
     if impl == "fused" and isinstance(parameters[0], DTensor):
         impl = "foreach"  # torch has no fused SGD for sharded tensors
     how = {"for_loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}[impl]
     optimizer = torch.optim.SGD(
-        parameters,
-        lr=spec.lr,
-        momentum=spec.momentum,
-        nesterov=spec.nesterov,
-        weight_decay=spec.weight_decay,
-        **how,
+        parameters, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay, **how
     )
     if spec.momentum:
-        for p in parameters:  # fused SGD leaves it uninitialised if the loss scaler skips the first step
+        for p in parameters:  # if the loss scaler skips the first step, fused SGD would leave it uninitialised
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, spec: Spec, total_steps: int, step: int) -> None:
-    """The rate of this step of the run, whatever became of the steps before it. (A scheduler that counts the optimizer's
-    own steps would stand still where the loss scaler skips one, with some kernels, and move on with others.)"""
+    """Give the optimizer the learning rate of this step (0, 1, ... total_steps - 1) of the run. It does not depend on whether
+    earlier updates were skipped. (A torch scheduler counts the optimizer's steps. Whether a step that the loss scaler skips
+    is counted depends on the kernel.)"""
     for group in optimizer.param_groups:
         group["lr"] = spec.lr * learning_rate_factor(spec, total_steps, step)
 
 
 def refuse_tied(parts: Iterable[nn.Module], border: str) -> None:
-    """Raise ValueError if two parts of a model hold one parameter: whoever trains the parts apart would train it wrongly."""
-    held = [id(p) for part in parts for p in part.parameters()]
-    if len(held) > len(set(held)):
+    """Raise ValueError if two parts of a model share a parameter. `border`, for the message: what lies between the parts."""
+    ids = [id(p) for part in parts for p in part.parameters()]
+    if len(ids) > len(set(ids)):
         raise ValueError(f"a parameter is tied across {border}; cut elsewhere, or use a strategy that keeps the model whole")
 
 
 def broadcast(tensor: Tensor, source: int) -> None:
-    """The tensor of rank `source` on every rank, whichever device each keeps it on: gloo's messages go through host memory."""
+    """Overwrite every rank's tensor with rank `source`'s. Ranks may keep it on different devices: gloo sends from host memory."""
     message = tensor.cpu() if dist.get_backend() == "gloo" else tensor
     dist.broadcast(message, src=source)
     if message is not tensor:
         tensor.copy_(message)
 
 
-def broadcast_from_rank0(tensors) -> None:
-    """Every rank's tensors become rank 0's. Ranks start from different random weights, so forgetting it shows."""
+def broadcast_from_rank0(tensors: Iterable[Tensor]) -> None:
+    """Overwrite every rank's tensors with rank 0's. Ranks start from different random weights, so forgetting it shows."""
     for tensor in tensors:
         broadcast(tensor.detach(), 0)
 
 
 def rank0_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Rank 0's BatchNorm statistics on every rank. Each rank's own come from its own images; DDP, too, keeps rank 0's."""
+    """Copies of rank 0's buffers by name, on every rank. Each rank's BatchNorm statistics come from its own images; as in DDP,
+    rank 0's are kept."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     broadcast_from_rank0(buffers.values())
     return buffers
 
 
 def memory_of(tensor: Tensor) -> Tensor:
-    """The tensor's elements in the order in which they lie in memory, flat; shares it. (send wants contiguous tensors, NHWC ones are not.)"""
+    """A flat view of the elements, as they lie in memory. (dist.send takes contiguous tensors only, which NHWC ones are not.)"""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def send(tensor: Tensor, to: int) -> None:
-    """Send a dense tensor as it lies in memory. gloo carries host memory only: a CUDA tensor is copied there first."""
+    """Send a dense tensor to rank `to`, as it lies in memory. gloo sends from host memory only: a CUDA tensor is copied first."""
     dist.send(memory_of(tensor.cpu() if dist.get_backend() == "gloo" else tensor), to)
 
 
 def receive_into(tensor: Tensor, source: int) -> Tensor:
-    """Fill `tensor`, which has the shape, type and strides of the one that is sent. Returns it."""
+    """Fill `tensor` with what rank `source` sends. Both must have the same shape, type and strides. Returns `tensor`."""
     if tensor.is_cuda and dist.get_backend() == "gloo":
         return tensor.copy_(receive_into(torch.empty_like(tensor, device="cpu"), source))
     dist.recv(memory_of(tensor.detach()), source)
@@ -214,18 +227,19 @@ def receive_into(tensor: Tensor, source: int) -> Tensor:
 
 
 def ring_all_reduce(flat: Tensor) -> None:
-    """Sum a flat tensor over all N ranks in place, each talking to its right and left neighbour only.
+    """Sum a flat tensor over all N ranks, in place. Each rank sends to its right neighbour and receives from its left one.
 
-    The tensor is cut into N chunks. In each of N-1 steps every rank passes one chunk to the right and adds the one that
-    comes from the left: then rank r holds the whole sum of chunk r+1. N-1 more steps pass the sums on. Rank 0 of 3:
+    The tensor is cut into N chunks. In each of the first N-1 steps every rank sends one chunk to the right, and adds the
+    chunk that arrives from the left to its own: then rank r holds the whole sum of chunk r+1. N-1 more steps pass the
+    sums on. Rank 0 of 3; (+): add what arrives, (=): keep what arrives:
 
         step   1        2      |  3        4
         send   c0       c2     |  c1       c0
         recv   c2 (+)   c1 (+) |  c0 (=)   c2 (=)
     """
     rank, n = dist.get_rank(), dist.get_world_size()
-    carried = flat.cpu() if flat.is_cuda and dist.get_backend() == "gloo" else flat
-    chunks = list(carried.tensor_split(n))
+    host = flat.cpu() if flat.is_cuda and dist.get_backend() == "gloo" else flat
+    chunks = list(host.tensor_split(n))
     for step in range(2 * (n - 1)):
         summing = step < n - 1
         outgoing, incoming = chunks[(rank - step) % n], chunks[(rank - step - 1) % n]
@@ -234,5 +248,5 @@ def ring_all_reduce(flat: Tensor) -> None:
         for work in dist.batch_isend_irecv([dist.P2POp(dist.isend, outgoing, right), dist.P2POp(dist.irecv, arrived, left)]):
             work.wait()
         incoming.copy_(incoming + arrived if summing else arrived)
-    if carried is not flat:
-        flat.copy_(carried)
+    if host is not flat:
+        flat.copy_(host)

@@ -1,16 +1,24 @@
 """Which images a rank sees, in which order, how they are augmented, and the three caches.
 
-The order of an epoch's images, and each image's crop and flip, are drawn from (seed, epoch) for all images at once
-and looked up by image index. So they are the same for every cache and every number of ranks, and strategies can be
-compared image for image. Step k of an epoch takes the next `images_per_step` images of the order; part i of n takes
-the i-th of n equal runs of them. What is left at the end of an epoch and would not fill a step is left out of that
-epoch, for every strategy alike (another epoch draws another order); evaluation leaves nothing out.
+    generator [seed, epoch, 0]  ->  order      all images, shuffled; no rank draws anything of its own
+    generator [seed, epoch, 1]  ->  crop offset and flip of every image, looked up by image index (cache frozen: [seed, 0, 1])
+
+    order    | 7 2 9 4 | 0 5 8 1 | 6 3        10 images, 4 a step: two steps; images 6 and 3 are left out
+    part 0   | 7 2     | 0 5     |
+    part 1   |     9 4 |     8 1 |            part i of n takes the i-th of n equal runs of a step
+
+    cache false    file -> decode -> crop, flip -> batch     everything in every epoch, image by image
+    cache true     file -> decode -> | crop, flip -> batch   left of the bar once, right of it in every epoch
+    cache frozen   file -> decode -> crop, flip -> | batch   with the draws of epoch 0: a fault, shown on purpose
+
+The draws do not depend on the cache or on the number of ranks, so strategies can be compared image for image. The images
+left out do not fill a step. Every strategy leaves out the same ones, and another epoch, with another order, leaves out
+others. Evaluation leaves nothing out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +36,18 @@ from labkit.system.lifeline import end_with_parent
 
 
 class Draws:
-    """An epoch's order of images, and for every image by its index a crop offset (dy, dx) and whether it is flipped."""
+    """What is drawn at random for an epoch (0, 1, ...) of `images` images.
+
+    order: (images,), the indices in the order of training. offsets: (images, 2), the crop offset (dy, dx) of each image in
+    pixels of the padded image. flips: (images,), is the image mirrored?
+    """
 
     def __init__(self, spec: Spec, images: int, epoch: int):
+        # Two generators, since with cache=frozen the order changes from epoch to epoch, and the augmentation does not.
         info = DATASETS[spec.dataset]
         self.order = np.random.default_rng([spec.seed, epoch, 0]).permutation(images)
-        kept = 0 if spec.cache == "frozen" else epoch  # frozen: for ever the crops and flips of the first epoch
-        rng = np.random.default_rng([spec.seed, kept, 1])
+        augmentation_epoch = 0 if spec.cache == "frozen" else epoch  # frozen: every epoch has the crops and flips of the first
+        rng = np.random.default_rng([spec.seed, augmentation_epoch, 1])
         self.offsets = rng.integers(0, 2 * info.crop_padding + 1, (images, 2))
         self.flips = rng.random(images) < 0.5
         if not spec.augment:
@@ -44,16 +57,16 @@ class Draws:
 
 
 class Data:
-    """The images of a Spec for one process. `folder` is what `datasets.prepare` returned."""
+    """The images of a Spec for one process. `folder`: what `datasets.prepare` returned. Raises DatasetError if it is damaged."""
 
     def __init__(self, spec: Spec, folder: Path, device: torch.device):
         self.spec, self.device, self.info = spec, device, DATASETS[spec.dataset]
         arrays = open_arrays(folder)
-        n, m = count(spec, self.info)
+        n, n_test = count(spec, self.info)
         self.train_labels = torch.from_numpy(np.array(arrays["train_labels"][:n])).to(device)
-        self.test_labels = torch.from_numpy(np.array(arrays["test_labels"][:m])).to(device)
-        self.raw = arrays["train_images"][:n]  # on disk, mapped: read image by image where nothing is cached
-        self.raw_test = arrays["test_images"][:m]
+        self.test_labels = torch.from_numpy(np.array(arrays["test_labels"][:n_test])).to(device)
+        self.raw = arrays["train_images"][:n]  # a memory map of a file: without a cache it is read image by image
+        self.raw_test = arrays["test_images"][:n_test]
         self.mean = torch.tensor(self.info.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(self.info.std, device=device).view(1, -1, 1, 1)
         self.steps_per_epoch = n // spec.images_per_step
@@ -65,18 +78,21 @@ class Data:
             self.cached = torch.cat([self.cropped(part, draws) for part in everything.split(4096)])
 
     def decode(self, raw: np.ndarray) -> Tensor:
-        """(n, h, w, c) uint8 as stored -> (n, size, size, c) uint8 as trained."""
+        """Stored images (n, h, w, c) uint8 -> images of the trained size (n, size, size, c) uint8."""
         size = self.spec.image_size
         if raw.shape[1] == size:
             return torch.from_numpy(np.array(raw))
         return torch.from_numpy(np.stack([np.asarray(to_pil(image, size)).reshape(size, size, -1) for image in raw]))
 
     def padded(self, images: Tensor) -> Tensor:
+        """(n, size, size, c) -> (n, size + 2 pad, size + 2 pad, c), with zeros around each image."""
         pad = self.info.crop_padding
         return F.pad(images, (0, 0, pad, pad, pad, pad))
 
     def cropped(self, index: Tensor, draws: Draws) -> Tensor:
-        """The augmented uint8 images (b, size, size, c) of an index (b,), cut out of the padded cache in one gather."""
+        """The augmented images (b, size, size, c) uint8 of these image indices (b,), cut out of the padded cache at once."""
+        # One indexing operation crops and flips: image b takes the rows dy, dy + 1, ... of its padded image, and the columns
+        # dx, dx + 1, ..., or, if it is flipped, the same columns from right to left.
         size, at = self.spec.image_size, index.cpu().numpy()
         along = torch.arange(size, device=self.home)
         offsets = torch.from_numpy(draws.offsets[at]).to(self.home)
@@ -86,18 +102,20 @@ class Data:
         return self.cached[index[:, None, None], rows[:, :, None], columns[:, None, :]]
 
     def normalised(self, images: Tensor) -> Tensor:
-        """(b, size, size, c) uint8 -> (b, c, size, size) float32, mean 0 and deviation 1 over the training images."""
+        """(b, size, size, c) uint8 -> (b, c, size, size) float32 in the Spec's memory format. Per channel the training images have
+        mean 0 and standard deviation 1."""
         x = images.permute(0, 3, 1, 2).float().div_(255).sub_(self.mean).div_(self.std)
         return x if self.spec.channels_last else x.clone(memory_format=torch.contiguous_format)
 
     def index(self, draws: Draws, shard: tuple[int, int]) -> np.ndarray:
-        """(steps, images per step and part): which images part i of n trains in this epoch."""
+        """The image indices (steps, images of one part in a step) that part i of n, `shard` = (i, n), trains in this epoch."""
         steps, (part, parts) = self.steps_per_epoch, shard
         used = draws.order[: steps * self.spec.images_per_step]
         return used.reshape(steps, parts, -1)[:, part]
 
     def train_batches(self, epoch: int, shard: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
-        """Yields images (b, c, h, w), labels (b,) and the index (b,) for every step of an epoch."""
+        """Yields, for every step of epoch 0, 1, ..., images (b, c, h, w) float32 and labels (b,) int64 on the device, and the
+        image indices (b,). `shard` = (i, n): the part of each step that this rank trains."""
         draws = Draws(self.spec, len(self.raw), epoch)
         index = self.index(draws, shard)
         if self.spec.cache == "false":
@@ -109,14 +127,15 @@ class Data:
             yield self.normalised(images.to(self.device)), self.train_labels[at.to(self.device)], row
 
     def loaded(self, index: np.ndarray, draws: Draws) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
-        """Image by image through a DataLoader, decoded and transformed again in every epoch, as the tutorials do."""
+        """As `train_batches`, without a cache: image by image through a DataLoader, decoded and transformed again in every
+        epoch, as in the tutorials."""
         on_cuda = self.device.type == "cuda"
         loader = DataLoader(
             Pictures(self.spec, self.raw, draws),
             batch_sampler=index.tolist(),
             num_workers=self.spec.loader_workers,
             pin_memory=on_cuda,
-            worker_init_fn=partial(die_with_parent) if self.spec.loader_workers else None,
+            worker_init_fn=die_with_parent if self.spec.loader_workers else None,
         )
         layout = torch.channels_last if self.spec.channels_last else torch.contiguous_format
         for row, x in zip(index, loader, strict=True):
@@ -124,15 +143,17 @@ class Data:
             yield x.to(self.device, non_blocking=True, memory_format=layout), self.train_labels[at], row
 
     def test_batches(self, part: int, parts: int, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every parts-th test image from `part` on: together the parts see each test image exactly once."""
-        mine = range(part, len(self.raw_test), parts)
-        for start in range(0, len(mine), batch):
-            at = np.array(mine[start : start + batch])
+        """Yields images (b, c, h, w) and labels (b,) of the test images part, part + parts, part + 2 parts, ...: all parts
+        together see each test image once. The last batch may be smaller than `batch`."""
+        indices = range(part, len(self.raw_test), parts)
+        for start in range(0, len(indices), batch):
+            at = np.array(indices[start : start + batch])
             yield self.normalised(self.decode(self.raw_test[at]).to(self.device)), self.test_labels[torch.from_numpy(at)]
 
 
 class Pictures(Dataset):
-    """A map-style data set: image i, decoded, cropped, perhaps flipped, as a normalised (c, size, size) tensor."""
+    """A map-style data set for DataLoader: item i is image i, decoded, cropped, flipped if drawn so, and normalised:
+    (c, size, size) float32."""
 
     def __init__(self, spec: Spec, raw: np.ndarray, draws: Draws):
         self.spec, self.raw, self.draws, self.info = spec, raw, draws, DATASETS[spec.dataset]
@@ -151,15 +172,16 @@ class Pictures(Dataset):
 
 
 def to_pil(image: np.ndarray, size: int) -> Image.Image:
-    """(h, w, c) uint8 -> a picture of size x size pixels."""
+    """(h, w, c) uint8 -> a picture of `size` x `size` pixels, scaled if it has another size."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def count(spec: Spec, info) -> tuple[int, int]:
-    """How many training and test images a Spec uses."""
+    """How many training images and test images a Spec uses: (n, n_test)."""
     return spec.train_samples or info.train_images, spec.test_samples or info.test_images
 
 
 def die_with_parent(_worker: int) -> None:
+    """Called in each of DataLoader's processes, with its number: end with the rank that started it."""
     end_with_parent()

@@ -1,9 +1,9 @@
-"""Data sets: finds, fetches, verifies and decodes raw images into plain arrays. Imports no torch, and numpy late.
+"""Data sets: finds, fetches, verifies and decodes raw images into plain arrays. Imports no torch, and numpy only in functions.
 
-    <cache>/<name>/<raw file>       only what was fetched, or what you put there
-    <cache>/<name>/arrays/*.npy     decoded once by the parent (`prepare`), memory-mapped by every worker (`open_arrays`)
+    <cache>/<name>/<raw file>       what was fetched, or what you put there
+    <cache>/<name>/arrays/*.npy     decoded once by the parent (`prepare`), memory-mapped by every rank (`open_arrays`)
 
-Nothing is decoded before its SHA-256 is checked, and nothing half-written ever has a final name.
+A file is decoded only after its SHA-256 was checked. A file or folder gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def cache_folder() -> Path:
 
 
 def prepare(name: str, cache: Path | None = None) -> Path:
-    """The folder with train_images.npy (N, H, W, C uint8), train_labels.npy (N, int64) and the same for test.
+    """The folder with train_images.npy (n, h, w, c) uint8, train_labels.npy (n,) int64, and the same for test.
 
-    Made if it is not there, which may fetch files: call it in the parent, before any worker starts. Any number
-    of processes may call it at once. Raises DatasetError.
+    If the folder is not there, it is made, and files may be fetched for it: so call this in the parent, before any rank
+    starts. Several processes may call it at the same time. Raises DatasetError for an unknown data set, for files that
+    cannot be had or are damaged, and for a folder that cannot be written.
     """
     info, cache = _known(name), Path(cache or cache_folder()).absolute()
     folder = cache / name / "arrays"
@@ -51,7 +52,8 @@ def prepare(name: str, cache: Path | None = None) -> Path:
 
 
 def open_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """What `prepare` stored, as read-only memory maps by name. Raises DatasetError if the folder is damaged."""
+    """The arrays that `prepare` stored, by their names in ARRAYS, as read-only memory maps. Raises DatasetError if the folder is
+    damaged."""
     import numpy as np
 
     try:
@@ -64,7 +66,8 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def where(name: str) -> str:
-    """One line on where the images are, or how to get them. Opens and fetches nothing."""
+    """One line that says where the images are, or how to get them. Opens no file and fetches none. Raises DatasetError for an
+    unknown data set."""
     _known(name)
     cache = cache_folder()
     found = {file: find(name, file, cache) for file in FILES[name]}
@@ -85,7 +88,7 @@ def _known(name: str) -> DatasetInfo:
 
 
 def _check(info: DatasetInfo, arrays: dict[str, np.ndarray]) -> None:
-    """Raise ValueError unless the arrays are those that `prepare` promises. Labels are small enough to look at all."""
+    """Raise ValueError unless shapes, types and labels are those of the data set."""
     for part, count in (("train", info.train_images), ("test", info.test_images)):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         expected = (count, info.side, info.side, info.channels)

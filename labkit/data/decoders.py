@@ -1,6 +1,7 @@
-"""Decoders: (info, verified bytes by file name) -> images and labels to train on, then to test on.
+"""Decoders: (info, verified bytes by file name) -> train_images, train_labels, test_images, test_labels.
 
-They raise ValueError, open no file, and import numpy late.
+Images are (n, h, w, c) uint8, labels (n,) int64. Decoders open no file, and import numpy only when they run. They raise
+ValueError for bytes that they cannot read.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def _digits(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
-    """scikit-learn's 8x8 digits: a line is 64 pixels of 0..16, scaled to 0..255, and a label. Split once and for all."""
+    """scikit-learn's 8x8 digits: a line is 64 pixels from 0 to 16 (scaled here to 0 to 255) and a label. The split into
+    training and test images is always the same."""
     import numpy as np
 
     lines = np.loadtxt(io.BytesIO(raw["digits.csv.gz"]), delimiter=",", dtype=np.int64)
-    # RandomState, not default_rng: numpy promises that its stream never changes, so the split never does.
+    # RandomState, not default_rng: numpy promises that RandomState's numbers never change, so the split never changes.
     lines = lines[np.random.RandomState(0).permutation(len(lines))]
     images = ((lines[:, :-1] * 255 + 8) // 16).astype(np.uint8).reshape(-1, info.side, info.side, 1)
     labels, n = lines[:, -1], info.train_images
@@ -49,7 +51,7 @@ def _idx(data: bytes) -> np.ndarray:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numbers, text, lists, dicts and numpy arrays, and refuses every other name: no code of the file's runs."""
+    """Unpickles numbers, text, lists, dicts and numpy arrays, and refuses every other name, so that no code from the file runs."""
 
     def find_class(self, module: str, name: str) -> Any:
         import numpy as np
@@ -64,8 +66,8 @@ class _ArraysOnly(pickle.Unpickler):
 def _cifar(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
     """CIFAR's "python version": a tar of pickled batches, each a dict with data (n, 3 * 32 * 32 uint8) and labels.
 
-    Only regular members with exactly the expected names are read, in memory: a path in the archive leads nowhere.
-    Source: https://www.cs.toronto.edu/~kriz/cifar.html. Tested on archives made like it, not on the real ones.
+    Only regular members with exactly the expected names are read, and in memory: a path in the archive is never used on disk.
+    Source: https://www.cs.toronto.edu/~kriz/cifar.html. Tested on archives made in the same way, not on the real ones.
     """
     import numpy as np
 
@@ -86,14 +88,14 @@ def _cifar(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
         train_images = np.concatenate([images[name] for name in train])
         train_labels = np.concatenate([labels[name] for name in train])
         return train_images, train_labels, images[test], labels[test]
-    except Exception as error:  # a pickle that is not what it should be can raise anything
+    except Exception as error:  # a damaged pickle can raise any exception
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _synthetic(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
-    """One blocky picture per class, and noise on it, of the shape of CIFAR-100: a network can learn them.
+    """Images of the shape of CIFAR-100: one picture of coloured blocks per class, with noise. A network can learn the classes.
 
-    For checks on machines without any data set, never for a published figure.
+    For checks on machines without a data set. Never use it for a published figure.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Raw files of the data sets: found or fetched, always verified, and written whole or not at all. Imports no numpy."""
+"""Raw files of the data sets: found on disk or fetched, always verified, written as a whole or not at all. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from typing import Any, BinaryIO
 
 from labkit.rows.fields import SpecError
 
-TIMEOUT_S = 30.0  # longest silence of a server
-MAX_BYTES = 200 * 2**20  # more than the largest file here: an endless download or a gzip bomb stops at it
-STALE_S = 24 * 3600.0  # a half-written leftover this old belongs to no living process
+TIMEOUT_S = 30.0  # longest wait for a server that sends nothing
+MAX_BYTES = 200 * 2**20  # more than the largest file here: the limit of a download, and of what a gzip file unpacks to
+STALE_S = 24 * 3600.0  # an incomplete folder of this age belongs to no living process
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 URLS = {
     "fashion_mnist": "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     "cifar10": "https://www.cs.toronto.edu/~kriz/",
     "cifar100": "https://www.cs.toronto.edu/~kriz/",
 }
-# SHA-256 of a .tar.gz as it is, of any other .gz *unpacked*: Debian stamps its own time into the gzip headers and
-# drops the names, so its files differ from the published ones though the images do not. Shown once for all four:
-# with the published header put back (name, a time on 31 August 2017) Debian's files have the MD5 that torchvision
-# pins. digits.csv is the same in scikit-learn 1.2 to 1.9. CIFAR's are what Keras pins; no archive was here to read.
+# SHA-256 of a .tar.gz as it is, and of any other .gz *unpacked*. Debian packs the files again: its gzip headers have another
+# time and no name, so the packed files differ from the published ones, and the images do not. This was checked once for all
+# four files: with the published header (name, a time on 31 August 2017) Debian's files have the MD5 that torchvision expects.
+# digits.csv is the same in scikit-learn 1.2 to 1.9. CIFAR's sums are those that Keras expects; no archive was read here.
 FILES = {
     "digits": {"digits.csv.gz": "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"},
     "fashion_mnist": {
@@ -47,10 +47,11 @@ FILES = {
 
 
 class DatasetError(SpecError):
-    """Images that cannot be had. The message names the data set, the file or folder, and the remedy."""
+    """The images of a data set cannot be had. The message names the data set, the file or folder, and the remedy."""
 
 
 def remedy(name: str, cache: Path) -> str:
+    """What to do when the images of a data set are missing: the end of an error message."""
     if name == "digits":
         return "install it with `pip install scikit-learn`, or use another data set, such as dataset=fashion_mnist"
     debian = ", or on Debian `apt-get install dataset-fashion-mnist`" if name == "fashion_mnist" else ""
@@ -58,7 +59,8 @@ def remedy(name: str, cache: Path) -> str:
 
 
 def find(name: str, file: str, cache: Path) -> Path | None:
-    """The first place that has the file. scikit-learn is located, not imported: that would take a second."""
+    """The path of a raw file, from the first folder that has it; None if no folder has it. scikit-learn's folder is found
+    without importing it, which would take a second."""
     places = [cache / name]
     if name == "digits":
         package = importlib.util.find_spec("sklearn")
@@ -71,6 +73,8 @@ def find(name: str, file: str, cache: Path) -> Path | None:
 
 
 def contents(name: str, file: str, cache: Path) -> bytes:
+    """The verified bytes of a raw file, found on disk or fetched: of a .tar.gz as it is, of any other .gz unpacked. Raises
+    DatasetError if the file cannot be had, or is not the published one."""
     path, cure = find(name, file, cache), remedy(name, cache)
     if path:
         return _verified(name, file, path, str(path), f"delete or replace this file, or {cure}")
@@ -93,7 +97,7 @@ def _verified(name: str, file: str, path: Path, called: str, remedy: str) -> byt
     try:
         data = path.read_bytes()
         if not file.endswith(".tar.gz"):
-            data = zlib.decompressobj(wbits=31).decompress(data, MAX_BYTES)  # of a truncated file: what there is
+            data = zlib.decompressobj(wbits=31).decompress(data, MAX_BYTES)  # of a truncated file: what can be unpacked
         found = f"has SHA-256 {hashlib.sha256(data).hexdigest()}"
     except (OSError, zlib.error) as error:
         data, found = b"", f"cannot be read ({error})"
@@ -129,7 +133,8 @@ def _pieces(name: str, url: str, remedy: str) -> Iterator[bytes]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[Path]:
-    """A new folder in `folder`, to fill and then rename from; what is left of it goes. OSError becomes DatasetError."""
+    """A new, empty folder inside `folder`. Write files into it, then rename them (or the new folder) to their final names. What
+    is left in it at the end is deleted. Raises DatasetError where the file system raises OSError."""
     temporary = folder / f".part-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
@@ -146,6 +151,6 @@ def writing(folder: Path) -> Iterator[Path]:
 
 
 def to_disk(out: BinaryIO) -> None:
-    """Without it a power cut could leave a final name on an empty file."""
+    """Put a file's content on the disk before it gets its final name. Without this, a power cut could leave an empty file."""
     out.flush()
     os.fsync(out.fileno())

@@ -1,6 +1,7 @@
-"""What drawings show that only torch can compute. A rank does it, in its own process, and so nothing here loads matplotlib.
+"""Figures for drawings that only torch can compute. A rank computes them in its own process, so nothing here loads matplotlib.
 
-Networks are built on torch's meta device: shapes without numbers, so any size costs nothing.
+Networks are built on torch's meta device: tensors have shapes and no numbers, so any size takes no memory and no time. The
+functions with `rank` and `progress` are what a job starts (engine/job.py); they return plain data.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ LETTER = (
     ".#......",
     ".#......",
     "........",
-)  # told from its mirror image
+)  # a letter whose mirror image looks different, so that a flip shows
 
 
 @dataclass
 class Part:
-    """The stem, a stage (blocks of one size) or the head: parameters, and multiply-adds for one image's forward."""
+    """The stem, a stage (blocks of one size) or the head of a network. `parameters`: how many. `work`: multiply-adds of one image's
+    forward."""
 
     name: str
     blocks: int = 0
@@ -34,10 +36,12 @@ class Part:
 
 
 def parts_of(*, rank: int, progress: Any, models: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """For each model its parts, as dicts with the fields of `Part`."""
     return {model: [asdict(part) for part in parts(model)] for model in models}
 
 
 def parts(model_name: str) -> list[Part]:
+    """The parts of one model, from stem to head. Raises KeyError for an unknown model."""
     import torch
 
     from labkit.engine.models import MODELS, build_model
@@ -60,16 +64,19 @@ def parts(model_name: str) -> list[Part]:
 
 
 def count(module, out, part: Part) -> None:
-    """Every number that comes out is a sum over one filter: as many multiply-adds as the filter has weights."""
+    """A hook, after a layer's forward: adds its multiply-adds to the part. Every number that comes out is a sum over one filter,
+    so it costs as many multiply-adds as the filter has weights."""
     part.work += out.numel() * module.weight[0].numel()
 
 
 def bytes_of(*, rank: int, progress: Any, model: str, batches: list[int]) -> list[tuple[int, int]]:
+    """`bytes_for` each of these batch sizes."""
     return [bytes_for(model, batch) for batch in batches]
 
 
 def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
-    """Bytes of the parameters, and of what forward keeps for backward (each storage once, parameters left out), in fp32."""
+    """(bytes of the parameters, bytes that forward keeps for backward), in fp32, for a batch of `batch` images. Of what forward keeps
+    each storage counts once, and parameters do not count."""
     import torch
 
     from labkit.engine.models import build_model
@@ -78,7 +85,7 @@ def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
         model = build_model(model_name, *PUBLISHED)
         x, y = torch.empty(batch, 3, 32, 32), torch.zeros(batch, dtype=torch.long)
     own = {p.untyped_storage()._cdata for p in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, torch.UntypedStorage] = {}  # the storage is kept, or another could get its address
+    kept: dict[int, torch.UntypedStorage] = {}  # holds the storages, so that no other one can get the same address
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -92,7 +99,8 @@ def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
 
 
 def views(*, rank: int, progress: Any, caches: list[str], epochs: int) -> dict[str, list[list[list[float]]]]:
-    """For each cache one picture as it is trained in each epoch: cropped and flipped by the draws that `labkit.data.batches` makes."""
+    """For each cache, and each epoch, the same picture as it is trained, 16 x 16 numbers from 0 to 1: cropped and flipped as
+    `labkit.data.batches.Draws` says."""
     from labkit.data.batches import Draws
     from labkit.rows.catalog import DATASETS
     from labkit.rows.spec import Spec

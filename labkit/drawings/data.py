@@ -14,8 +14,8 @@ ONCE, EVERY = "#ffffff", "#f7c591"
 
 @drawn
 def three_caches() -> Figure:
-    """What is done once and what in every epoch: without a cache everything, with one only crop and flip, and with the frozen cache
-    nothing at all, so that every epoch shows the same picture."""
+    """What is done once and what in every epoch: without a cache everything is done in every epoch, with a cache only crop and flip,
+    and with the frozen cache nothing, so that every epoch trains the same picture."""
     s = Sheet(13, 6.6, "Three caches: what is done once, and what again in every epoch",
               "On the right one picture in three epochs, with the crops and flips that the lab draws for it.")  # fmt: skip
     s.box(0.3, 5.33, 0.34, 0.2, fill=ONCE)
@@ -51,7 +51,7 @@ def three_caches() -> Figure:
 
 @drawn
 def batches_over_ranks() -> Figure:
-    """One epoch on two ranks with 64, 128 and 256 images per rank: the larger the batch, the fewer steps, and the fewer all-reduces."""
+    """One epoch on two ranks with 64, 128 and 256 images per rank: a larger batch means fewer steps, and fewer all-reduces."""
     from labkit.rows.catalog import DATASETS
 
     images, ranks = DATASETS["digits"].train_images, 2
@@ -85,8 +85,8 @@ def batches_over_ranks() -> Figure:
 
 @drawn
 def who_holds_what() -> Figure:
-    """Which part of parameters, gradients, optimizer state and activations each of two ranks holds: all of them on one device,
-    copies and half the images in DDP, shards in FSDP, half the layers in model parallel."""
+    """Which part of parameters, gradients, optimizer state and activations each of two ranks holds: one device holds all; in DDP a
+    rank holds a copy, and half the activations; in FSDP a shard; in model parallel half the layers."""
     s = Sheet(13, 7.9, "Who holds what: gradients after backward, activations after forward",
               "Each frame is the whole: layers from left to right; down, a layer's numbers, or for activations the batch. Filled: held by this rank.")  # fmt: skip
     whole, left, right, top, bottom = (0, 0, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 0.5, 1), (0, 0.5, 1, 0.5), (0, 0, 1, 0.5)

@@ -1,8 +1,9 @@
-"""Drawings of how things work: who holds what, who sends what to whom, and when. Schematic, unless they say that they are computed.
+"""Drawings of how things work: who holds what, who sends what to whom, and when.
 
     drawing("ring") -> Figure        alt("ring") -> what it shows, in a sentence        names() -> all of them
 
-What can be computed is (schedules, bytes, layers): a drawing that computes cannot drift from the code.
+Schedules, bytes and layers are computed, so that a drawing stays right when the code changes. All others are schematic, and
+each drawing says which it is.
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ MODULES = (drawings_steps, drawings_messages, drawings_data, drawings_numbers, d
 
 
 def names() -> list[str]:
+    """The names of all drawings, sorted."""
     return sorted(DRAWINGS)
 
 
 def known(name: str) -> str:
+    """The name itself. Raises SpecError, with the nearest name, if there is no such drawing."""
     if name not in DRAWINGS:
-        raise SpecError(f"drawing '{name}': there is none of that name{nearest(name, names())}")
+        raise SpecError(f"drawing '{name}': there is no such drawing{nearest(name, names())}")
     return name
 
 
 def drawing(name: str) -> Figure:
-    """Draw one, by name. Raises SpecError for an unknown name, with the nearest known one."""
+    """The drawing of this name, as a new figure. Raises SpecError for an unknown name."""
     return DRAWINGS[known(name)]()
 
 
 def alt(name: str) -> str:
-    """What a drawing shows: the first sentence of its function's docstring."""
-    told = DRAWINGS[known(name)].__doc__ or ""
-    return " ".join(told.split("\n\n")[0].split())
+    """What a drawing shows, on one line, for readers who cannot see it: the first paragraph of its function's docstring. Raises
+    SpecError for an unknown name."""
+    docstring = DRAWINGS[known(name)].__doc__ or ""
+    return " ".join(docstring.split("\n\n")[0].split())

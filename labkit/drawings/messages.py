@@ -1,4 +1,4 @@
-"""Drawings of messages: a ring all-reduce step by step, the way of bytes under gloo and NCCL, a server against a ring."""
+"""Drawings of messages: a ring all-reduce step by step, the path of bytes with gloo and NCCL, a server compared with a ring."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Chunks = list[list[frozenset[int]]]  # [rank][chunk] -> the ranks whose gradient
 
 
 def ring_steps(n: int) -> tuple[list[Chunks], list[list[tuple[int, int]]]]:
-    """The chunks before and after each step of a ring all-reduce over n ranks, and in each step the (rank, chunk) that are sent,
-    by the rule of `strategy.ring_all_reduce`."""
+    """A ring all-reduce over n ranks, with the same rule as `strategy.ring_all_reduce`: the chunks before the first step and after
+    each step; and for each step the (rank, chunk) pairs that are sent."""
     now: Chunks = [[frozenset([rank])] * n for rank in range(n)]
     states, sent = [now], []
     for step in range(2 * (n - 1)):
@@ -32,7 +32,8 @@ def ring_steps(n: int) -> tuple[list[Chunks], list[list[tuple[int, int]]]]:
 
 @drawn
 def ring() -> Figure:
-    """A ring all-reduce of three ranks: in two steps every rank ends up with the whole sum of one third, in two more the sums go round."""
+    """A ring all-reduce of three ranks: after two steps every rank has the whole sum of one third of the gradient, and two more steps
+    pass these sums on to all ranks."""
     n = 3
     s = Sheet(13, 5.3, "Ring all-reduce of three ranks, step by step",
               "Computed. Each cell is a third of the gradient (chunk 0, 1, 2); in it the ranks whose gradients it sums. Outlined: sent to the right.")  # fmt: skip
@@ -54,8 +55,8 @@ def ring() -> Figure:
         for rank, chunk in moves:
             x, y = at(column, rank, chunk)
             s.box(x, y, cell, high, fill="none", edge=MESSAGE, line=2.6)
-            right_edge, there = at(column, 0, n)[0], at(column + 1, (rank + 1) % n, 0)
-            s.arrow((right_edge + 0.06, y + high / 2), (there[0] - 0.06, there[1] + high / 2), MESSAGE)
+            right_edge, target = at(column, 0, n)[0], at(column + 1, (rank + 1) % n, 0)
+            s.arrow((right_edge + 0.06, y + high / 2), (target[0] - 0.06, target[1] + high / 2), MESSAGE)
     for rank in range(n):
         s.text(left - 0.12, at(0, rank, 0)[1] + high / 2, f"rank {rank}", ha="right")
     half = left + 2 * wide + n * cell
@@ -72,8 +73,8 @@ def ring() -> Figure:
 
 @drawn
 def backend_paths() -> Figure:
-    """The way of a gradient from one GPU to another: with gloo down into host memory, through sockets and up again, summed by CPUs;
-    with NCCL from device to device, summed by the GPUs. Between CPU ranks gloo's way is the middle part alone."""
+    """The path of a gradient from one GPU to another: gloo copies it into host memory, sends it through sockets and copies it back, and
+    CPUs add; NCCL sends it from device to device, and GPUs add. Between CPU ranks gloo needs only the sockets."""
     s = Sheet(13, 6.5, "What carries the gradients", "Schematic: two ranks on one host.")
     blue, pale, green = "#a6cde8", "#eeeeee", "#cfe5d3"
     for left, name, about in ((0.4, "gloo", "through host memory; CPUs add"), (6.9, "NCCL", "from device to device; GPUs add")):
@@ -115,8 +116,8 @@ def backend_paths() -> Figure:
 
 @drawn
 def server_and_ring() -> Figure:
-    """Who sends what in one step: every worker sends its gradient to the server and gets weights back, all through one place;
-    in a ring every rank sends only to its neighbour, and every link carries the same."""
+    """Who sends what in one step: every worker sends its gradient to the server and gets weights back, so all bytes pass one place;
+    in a ring every rank sends only to its neighbour, and every link carries the same number of bytes."""
     n = 4
     s = Sheet(
         13,

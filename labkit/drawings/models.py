@@ -16,8 +16,8 @@ MIB = 2**20
 
 @drawn
 def three_networks() -> Figure:
-    """The blocks of ResNet-18, 34 and 50, and where their parameters and their work lie: parameters mostly at the end,
-    work in all stages."""
+    """The blocks of ResNet-18, 34 and 50, and where their parameters and their work are: most parameters are in the last stage, and
+    the work is in all stages."""
     s = Sheet(13.2, 7.3, "Three networks: where the parameters are, and where the work is",
               "Computed for width 64, 32×32 images and 100 classes. Work: multiply-adds of one image's forward; backward does about twice as much.")  # fmt: skip
     dark, light = "#2f6ea5", "#f0a34a"
@@ -65,8 +65,8 @@ def three_networks() -> Figure:
 
 @drawn
 def memory_over_batch() -> Figure:
-    """Memory of ResNet-18 over the batch: parameters, gradients and momentum stay, activations grow with every image;
-    dots are the published peaks."""
+    """Memory of ResNet-18 over the batch: parameters, gradients and momentum stay the same, activations grow with every image; dots
+    are the published peaks."""
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     axes = figure.add_subplot()
     table = {row["experiment"]: row["max_gpu_mem_mb"] for row in params.published()}

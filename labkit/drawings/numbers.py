@@ -13,7 +13,7 @@ from labkit.rows import params
 
 @dataclass(frozen=True)
 class Format:
-    """A floating-point format: one sign bit, and so many for exponent and fraction."""
+    """A floating-point format: one sign bit, and `exponent` and `fraction` bits."""
 
     name: str
     exponent: int
@@ -21,23 +21,27 @@ class Format:
 
     @property
     def bias(self) -> int:
+        """What is added to an exponent before it is stored."""
         return 2 ** (self.exponent - 1) - 1
 
     @property
     def largest(self) -> float:
+        """The largest finite number."""
         return (2 - 2.0**-self.fraction) * 2.0**self.bias
 
     @property
     def smallest(self) -> float:
-        """The smallest that has all its digits; below lie the subnormals, down to `tiniest`."""
+        """The smallest normal number, which has all its digits. Below are the subnormal numbers, down to `tiniest`."""
         return 2.0 ** (1 - self.bias)
 
     @property
     def tiniest(self) -> float:
+        """The smallest number above 0."""
         return 2.0 ** (1 - self.bias - self.fraction)
 
     @property
     def step_at_1(self) -> float:
+        """The distance from 1 to the next larger number."""
         return 2.0**-self.fraction
 
 
@@ -47,7 +51,7 @@ SIGN, EXPONENT, FRACTION = "#555555", "#f0a34a", "#a6cde8"
 
 @drawn
 def number_formats() -> Figure:
-    """The bits of fp32, tf32, bf16 and fp16, and what they reach: the exponent sets the range, the fraction the precision."""
+    """The bits of fp32, tf32, bf16 and fp16: the number of exponent bits sets the range, the number of fraction bits the precision."""
     import math
 
     s = Sheet(13, 7.2, "Bits of a number: exponent = range, fraction = precision", "Computed from the number of bits.")
@@ -58,7 +62,12 @@ def number_formats() -> Figure:
         y = 5.5 - line * 0.62
         s.text(left - 0.15, y + high / 2, f.name, 12, ha="right", weight="bold")
         for i in range(1 + f.exponent + f.fraction):
-            fill, hatch = (SIGN, "") if i == 0 else (EXPONENT, "//") if i <= f.exponent else (FRACTION, "")
+            if i == 0:
+                fill, hatch = SIGN, ""
+            elif i <= f.exponent:
+                fill, hatch = EXPONENT, "//"
+            else:
+                fill, hatch = FRACTION, ""
             s.box(left + i * bit, y, bit, high, fill=fill, hatch=hatch, edge="white")
         for x, value in ((8.2, f.largest), (9.6, f.smallest), (11.5, f.step_at_1)):
             s.text(x, y + high / 2, f"{value:,.0f}" if 1 < value < 1e6 else f"{value:.1e}", 11.5, ha="left")
@@ -93,7 +102,7 @@ def number_formats() -> Figure:
 @drawn
 def amp_step() -> Figure:
     """A step in mixed precision: weights and updates stay in 32 bits, forward and backward compute in 16; with fp16 the loss is
-    scaled up, gradients are scaled down again, and a step whose gradients overflowed is skipped."""
+    multiplied by a scale, the gradients are divided by it, and a step whose gradients overflowed is skipped."""
     s = Sheet(
         13,
         6.3,
@@ -142,14 +151,15 @@ def amp_step() -> Figure:
 
 
 def published_rates(names: dict[str, str]) -> dict[str, float]:
+    """Published images/s by key, for {key: name of a published row}."""
     table = {row["experiment"]: row["avg_throughput_img_s"] for row in params.published()}
     return {key: table[name] for key, name in names.items()}
 
 
 @drawn
 def factors() -> Figure:
-    """Cache and mixed precision, added in either order, multiply to the same whole; but the factor of each depends on what came before,
-    because each shortens only its own part of a step."""
+    """Cache and mixed precision lead to the same total in either order; but the factor of each depends on which came before, because
+    each shortens only its own part of a step."""
     s = Sheet(13, 7.3, "Factors: what each change brings depends on what came before")
     rates = published_rates({"base": "single_gpu_resnet18_bs256_cacheFalse_ampFalse", "cache": "single_gpu_resnet18_bs256_cacheTrue_ampFalse",
                              "amp": "single_gpu_resnet18_bs256_cacheFalse_ampTrue", "both": "single_gpu_resnet18_bs256_cacheTrue_ampTrue",

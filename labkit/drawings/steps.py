@@ -13,7 +13,7 @@ Order = list[tuple[str, int]]  # ("F" or "B", micro-batch) in the order in which
 @drawn
 def step_on_one_and_two() -> Figure:
     """One training step over time: on one device; with DataParallel, which copies weights, scatters images and gathers gradients
-    through one device, all exposed; and with DDP, whose all-reduces travel while backward is still computing."""
+    through one device while nothing is computed; and with DDP, whose all-reduces run while backward is still computing."""
     s = Sheet(13, 7.9, "One training step, 256 images", "Schematic: lengths are not measured. Time runs to the right.")
     left, high = 2.2, 0.44
 
@@ -74,21 +74,30 @@ def step_on_one_and_two() -> Figure:
 
 
 def gpipe(stage: int, stages: int, micro_batches: int) -> Order:
-    """All forwards, then all backwards (Huang et al., 2019)."""
+    """The order of one stage (0, 1, ...): all forwards, then all backwards (Huang et al., 2019)."""
     return [("F", i) for i in range(micro_batches)] + [("B", i) for i in range(micro_batches)]
 
 
 def one_f_one_b(stage: int, stages: int, micro_batches: int) -> Order:
-    """As many forwards as fill the later stages, then one forward and one backward in turn (Narayanan et al., 2019)."""
+    """The order of one stage (0, 1, ...): a forward for each stage behind it, then forward and backward in turn, then the backwards
+    that are left (Narayanan et al., 2019)."""
     ahead = min(stages - stage - 1, micro_batches)
     order: Order = [("F", i) for i in range(ahead)]
     for i in range(micro_batches):
-        order += [("F", i + ahead)] * (i + ahead < micro_batches) + [("B", i)]
+        if i + ahead < micro_batches:
+            order.append(("F", i + ahead))
+        order.append(("B", i))
     return order
 
 
 def play(orders: list[Order], cost: dict[str, float]) -> list[list[tuple[str, int, float]]]:
-    """When each stage starts what: as early as its own order and the stages that it needs allow. Messages take no time."""
+    """For each stage its work as (F or B, micro-batch, start). Everything starts as early as possible: after the stage's work
+    before it in `orders`, and after the work of another stage that it needs. `cost`: the time of F and of B, in any unit.
+    Messages take no time. Raises ValueError for orders in which every stage waits for another one."""
+    #   F of a stage needs F of the stage before it; B needs F of its own stage, and B of the stage behind it.
+    #
+    #   stage 0   F0 F1 .. .. B0 B1       two stages, two micro-batches, all forwards first;
+    #   stage 1   .. F0 F1 B0 B1 ..       .. : the stage waits for the other one
     ends: dict[tuple[str, int, int], float] = {}
     free, todo = [0.0] * len(orders), [list(order) for order in orders]
     played: list[list[tuple[str, int, float]]] = [[] for _ in orders]
@@ -98,11 +107,15 @@ def play(orders: list[Order], cost: dict[str, float]) -> list[list[tuple[str, in
             if not order:
                 continue
             what, i = order[0]
-            needs = (what, i, stage - 1) if what == "F" else (what, i, stage + 1)
-            own = ("F", i, stage)
-            ready = [needs] * (0 <= needs[2] < len(orders)) + [own] * (what == "B")
-            if all(need in ends for need in ready):
-                start = max([free[stage], *(ends[need] for need in ready)])
+            needed = []
+            if what == "F" and stage > 0:
+                needed.append(("F", i, stage - 1))
+            if what == "B":
+                needed.append(("F", i, stage))
+            if what == "B" and stage < len(orders) - 1:
+                needed.append(("B", i, stage + 1))
+            if all(work in ends for work in needed):
+                start = max([free[stage], *(ends[work] for work in needed)])
                 ends[(what, i, stage)] = free[stage] = start + cost[what]
                 played[stage].append((what, i, start))
                 order.pop(0)
@@ -122,8 +135,8 @@ def held(order: Order) -> int:
 
 @drawn
 def pipelines() -> Figure:
-    """A batch in a pipeline of two stages: whole, in four micro-batches under GPipe, and under 1F1B, which holds fewer activations;
-    the bubble is the time in which a stage has nothing to do."""
+    """A batch in a pipeline of two stages: whole; in four micro-batches with GPipe; and with 1F1B, which holds fewer activations. The
+    bubble is the time in which a stage has nothing to do."""
     s = Sheet(13, 7.6, "Two stages, one batch: who computes which micro-batch when",
               "Computed: backward takes twice as long as forward, messages take no time. Numbers are micro-batches.")  # fmt: skip
     unit, left, high = 0.385, 1.15, 0.42
@@ -144,8 +157,8 @@ def pipelines() -> Figure:
                 kind = "forward" if what == "F" else "backward"
                 words = str(i + 1) if m > 1 else kind
                 s.work(kind, left + start * unit, y, cost[what] * unit, high, words, size=10.5)
-            told = f"holds activations of {held(orders[stage])} of {m}" if m > 1 else "holds all activations"
-            s.text(left + end * unit + 0.15, y + high / 2, told, 10.5, ha="left", color=GREY)
+            note = f"holds activations of {held(orders[stage])} of {m}" if m > 1 else "holds all activations"
+            s.text(left + end * unit + 0.15, y + high / 2, note, 10.5, ha="left", color=GREY)
         s.text(left, top - 1.2, f"bubble: {100 * idle:.0f} % of each stage's time  =  (p − 1) / (m + p − 1) with p = 2 stages, m = {m}",
                10.5, ha="left", color=MESSAGE)  # fmt: skip
     s.key(left, 0.55, {"forward": "forward", "backward": "backward", "waiting": "bubble"}, 1.6)
@@ -156,9 +169,10 @@ def pipelines() -> Figure:
 
 
 def pushes(compute: list[float], until: float) -> list[tuple[int, float, float, int, int]]:
-    """An asynchronous server with workers that compute for so long each: (worker, read at, applied at, version read, staleness).
+    """The pushes to an asynchronous server until the time `until`: (worker, read at, applied at, version read, staleness).
 
-    Messages and updates take no time; a worker reads again as soon as its push is applied.
+    `compute`: how long each worker computes a gradient, in any unit of time. Messages and updates take no time, and a worker
+    reads the new weights as soon as its push is applied.
     """
     read = [(0.0, 0)] * len(compute)
     applied, version = [], 0
@@ -176,8 +190,8 @@ def pushes(compute: list[float], until: float) -> list[tuple[int, float, float, 
 
 @drawn
 def staleness() -> Figure:
-    """Three workers push to an asynchronous server, each when it is done: a gradient is as stale as the number of updates
-    that others made while it was being computed."""
+    """Three workers push to an asynchronous server, each when its gradient is ready: the staleness of a gradient is the number of
+    updates by others while it was computed."""
     s = Sheet(13, 5.9, "An asynchronous server: how stale is a gradient?",
               "Computed for workers of different speed; messages take no time. A push is applied at once, then the worker reads again.")  # fmt: skip
     unit, left, server, until = 0.92, 1.5, 4.15, 11.8

@@ -1,4 +1,4 @@
-"""What the launcher is told to start."""
+"""A job: what the launcher starts, and with which limits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """What to start: `processes` copies of `target`, "module:function", called with `arguments` and the keywords
-    rank, progress; what it returns must be plain data (JSON)."""
+    """`processes` processes that each call one function.
+
+    target       "module:function". It is called with `arguments`, and with the keywords `rank` (0, 1, ...) and `progress`
+                 (engine/measure.py). It must return plain data (JSON).
+    folder       where the ranks leave their logs, events and results
+    backend      of the process group: "gloo", "nccl", or "cpu:gloo,cuda:nccl"; "" starts no group
+    threads      CPU threads of each process
+    timeout_s    longest wait of one rank for another, in seconds
+    deadline_s   longest run of the whole job, in seconds
+    """
 
     target: str
     processes: int
     folder: Path
     arguments: dict[str, Any] = field(default_factory=dict)
-    backend: str = "gloo"  # "" for no process group
+    backend: str = "gloo"
     threads: int = 1
     timeout_s: float = 20.0
     deadline_s: float = 3600.0

@@ -1,4 +1,14 @@
-"""The training loop. There is only this one, and it knows no strategy by name: it asks for one step at a time."""
+"""The training loop. There is only one, and it names no strategy: it asks the strategy for one step at a time.
+
+An epoch in the order of time. Every rank does the same, and no rank is more than one line ahead of another:
+
+    train_epoch     data, step | data, step | ...     the strategy exchanges gradients inside `step`
+    check_losses, check_images                        the ranks exchange a few numbers and compare them
+    strategy.state                                    the full weights, on every rank
+    evaluate                                          each rank: a part of the test images; then the counts are added
+
+After the last epoch check_weights compares the parameters of all ranks, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +24,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from labkit.data.batches import Data
-from labkit.engine.measure import Memory, Progress, synchronise
+from labkit.data.batches import Data, Draws
+from labkit.engine.measure import Clock, Memory, Progress
 from labkit.engine.models import build_model
 from labkit.rows.spec import Spec
 from labkit.strategy import Place, Precision, Strategy, strategy_class
 
 
 class NotAResult(RuntimeError):
-    """Training ended, but what came out must not be shown as a result: ranks disagree, or the loss is not a number."""
+    """Training ended, but its figures must not be used as a result: the ranks disagree, or a loss or weight is not finite."""
 
 
 def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progress: Progress) -> dict[str, Any]:
-    """Train one row and return this rank's measurements (plain numbers, ready for JSON). Every process calls it.
+    """Train one row, and return what this rank measured as plain data (JSON). Every process of the run calls it.
 
-    Raises NotAResult if the loss is not finite, if the ranks' weights differ at the end, or if the images of an epoch
-    were not trained exactly once.
+    Keys: rank, shard, epochs (a list of epoch, train_loss, test_acc_pct, ended_at), the peak memory in MiB, the figures of
+    `Clock`, and strategy (what the strategy counted). Raises NotAResult if a loss or a weight is not finite, if the
+    images of an epoch were not trained once each, or if the ranks' weights differ at the end.
     """
     progress.at("setup")
     memory = Memory(device)
@@ -63,15 +74,17 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
 def build(
     spec: Spec, rank: int, device: torch.device, data_folder: Path, wrap: Callable[..., Strategy] | None = None
 ) -> tuple[Strategy, Data, Place, nn.Module]:
-    """What a rank needs before its first step: its strategy around its own copy of the model, its data, its place among
-    the ranks, and the plain model without weights, which evaluation runs on the strategy's `state()`.
+    """What a rank needs before its first step: the strategy with its own copy of the model, the data, the place among the
+    ranks, and a model without weights. Evaluation runs this model on the weights that the strategy's `state()` returns.
 
-    `wrap(model, spec, place)` makes the strategy; the Spec's own if not given (a probe puts its hooks on the model first).
+    `wrap(model, spec, place)` makes the strategy; None: the strategy that the Spec names. (A probe gives another one.)
     """
     wrap = wrap or strategy_class(spec.strategy)
     data = Data(spec, data_folder, device)
     place = Place(rank, spec.processes, device, data.steps_per_epoch, spec.epochs)
-    torch.manual_seed(spec.seed + rank)  # other weights on every rank: a strategy must make them equal, and a fault shows
+    # Every rank starts from other random weights. A strategy must make them equal; if it forgets, the ranks end with other
+    # weights, and check_weights finds it. (With one seed for all ranks the mistake would stay hidden.)
+    torch.manual_seed(spec.seed + rank)
     strategy = wrap(model_of(spec, data).to(device), spec, place)
     with torch.device("meta"):
         skeleton = model_of(spec, data).eval()
@@ -79,55 +92,15 @@ def build(
 
 
 def model_of(spec: Spec, data: Data) -> nn.Sequential:
+    """The network of a Spec for these images, with random weights, in the Spec's memory format."""
     layout = torch.channels_last if spec.channels_last else torch.contiguous_format
     model = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm)
     return model.to(memory_format=layout)
 
 
-class Clock:
-    """Where the time goes. It never waits for the device inside an epoch, only at the end of one."""
-
-    def __init__(self, spec: Spec, device: torch.device, total_steps: int):
-        self.device, self.warmup_steps = device, min(spec.warmup_steps, total_steps // 2)  # a short run, too, has a figure
-        self.steps = self.images = 0
-        self.timed_s = self.train_s = self.eval_s = self.data_wait_s = 0.0
-        self.first_step_at = 0.0
-
-    def start_epoch(self) -> None:
-        self.epoch_began = self.timing_since = time.perf_counter()
-        self.first_step_at = self.first_step_at or time.time()
-
-    def stepped(self, images: int, waited_s: float) -> None:
-        self.steps += 1
-        self.data_wait_s += waited_s
-        if self.steps > self.warmup_steps:
-            self.images += images
-        elif self.steps == self.warmup_steps:
-            synchronise(self.device)  # once, on the border: the warm-up's work is not the timed part's
-            self.timing_since = time.perf_counter()
-
-    def end_epoch(self) -> None:
-        synchronise(self.device)
-        now = time.perf_counter()
-        self.train_s += now - self.epoch_began
-        if self.steps > self.warmup_steps:
-            self.timed_s += now - self.timing_since
-
-    def figures(self) -> dict[str, float]:
-        return {
-            "images_timed": self.images,
-            "timed_s": self.timed_s,
-            "images_per_s": self.images / self.timed_s if self.images else 0.0,
-            "train_s": self.train_s,
-            "eval_s": self.eval_s,
-            "data_wait_s": self.data_wait_s,
-            "steps": self.steps,
-            "first_step_at": self.first_step_at,
-        }
-
-
 def train_epoch(strategy, data: Data, epoch: int, clock: Clock, progress: Progress) -> tuple[list[Tensor], list[np.ndarray]]:
-    """One pass. Returns the losses this rank saw, as tensors, and the index of every image it trained."""
+    """One pass over the images. Returns the losses that this rank computed, as tensors, one a step (empty on a rank that
+    computes none), and for each step the indices (b,) of the images that it trained."""
     losses, trained = [], []
     clock.start_epoch()
     nothing = ((None, None, np.empty(0, int)) for _ in range(data.steps_per_epoch))
@@ -150,40 +123,49 @@ def train_epoch(strategy, data: Data, epoch: int, clock: Clock, progress: Progre
 
 @torch.no_grad()
 def evaluate(skeleton: nn.Module, state: dict[str, Tensor], data: Data, spec: Spec, place: Place) -> float:
-    """Test accuracy in percent: each process counts its part of the test images, and the counts are added."""
-    precision, right = Precision(spec, place), torch.zeros((), device=data.device)
+    """Test accuracy in percent. Each process counts correct answers on its part of the test images, then the counts are
+    added. `state`: weights and buffers by name, for `skeleton`, the model without weights."""
+    precision, correct = Precision(spec, place), torch.zeros((), device=data.device)
     for x, y in data.test_batches(place.rank, place.processes):
         with precision.autocast():
-            right += (functional_call(skeleton, state, (x,)).argmax(1) == y).sum()
-    total = sum(row[0] for row in gathered([float(right)], place))
+            correct += (functional_call(skeleton, state, (x,)).argmax(1) == y).sum()
+    total = sum(row[0] for row in gathered([float(correct)], place))
     return 100 * total / len(data.raw_test)
 
 
 def gathered(numbers: list[float], place: Place) -> list[list[float]]:
-    """Every process's numbers, by rank."""
-    mine = torch.tensor(numbers, dtype=torch.float64)
+    """The numbers of every process, in the order of ranks: a message in which all processes take part. Every process must give
+    equally many numbers; they are sent as float64."""
+    message = torch.tensor(numbers, dtype=torch.float64)
     if place.processes == 1:
-        return [mine.tolist()]
-    rows = [torch.empty_like(mine) for _ in range(place.processes)]
-    dist.all_gather(rows, mine)
+        return [message.tolist()]
+    rows = [torch.empty_like(message) for _ in range(place.processes)]
+    dist.all_gather(rows, message)
     return [row.tolist() for row in rows]
 
 
 def mean_loss(losses: list[Tensor], place: Place) -> float:
-    mine = float(torch.stack(losses).float().mean()) if losses else 0.0
-    rows = gathered([mine, float(bool(losses))], place)
-    return sum(loss for loss, seen in rows if seen) / sum(seen for _, seen in rows)
+    """The mean loss of an epoch over the ranks that compute a loss. Every process calls it."""
+    own_mean = float(torch.stack(losses).float().mean()) if losses else 0.0
+    has_losses = 1.0 if losses else 0.0
+    rows = gathered([own_mean, has_losses], place)
+    means = [mean for mean, has in rows if has]
+    return sum(means) / len(means)
 
 
 def check_losses(losses: list[Tensor], epoch: int, place: Place) -> None:
-    """Raise if a loss was not a number: on one rank first (its data or its arithmetic), or on all at once."""
+    """Raise NotAResult, on every rank, if a loss of this epoch was not finite. If it was so on some ranks first, their data or
+    their arithmetic is at fault, and the message names them; on all ranks at once, the learning rate may be too high."""
     bad = torch.stack(losses).isfinite().logical_not().nonzero().flatten().tolist() if losses else []
-    rows = gathered([bad[0] if bad else float("inf"), float(bool(losses))], place)
-    first, watching = [row[0] for row in rows], sum(row[1] for row in rows)  # only some ranks see a loss
-    if min(first) < float("inf"):
-        ranks = [rank for rank, step in enumerate(first) if step == min(first)]
-        where = f"epoch {epoch + 1}, step {int(min(first)) + 1}"
-        if len(ranks) < watching:
+    has_losses = 1.0 if losses else 0.0  # a stage that is not the last, and a server, compute no loss
+    rows = gathered([bad[0] if bad else float("inf"), has_losses], place)
+    first_bad_step = [row[0] for row in rows]
+    ranks_with_losses = sum(row[1] for row in rows)
+    earliest = min(first_bad_step)
+    if earliest < float("inf"):
+        ranks = [rank for rank, step in enumerate(first_bad_step) if step == earliest]
+        where = f"epoch {epoch + 1}, step {int(earliest) + 1}"
+        if len(ranks) < ranks_with_losses:
             raise NotAResult(
                 f"the loss of rank {', '.join(map(str, ranks))} was not finite in {where}, before any other's: look at its data"
             )
@@ -193,33 +175,39 @@ def check_losses(losses: list[Tensor], epoch: int, place: Place) -> None:
 
 
 def check_images(shard, trained: list[np.ndarray], data: Data, epoch: int, place: Place) -> None:
-    """Raise unless the ranks' parts were different and together every image of the epoch's order, once."""
-    from labkit.data.batches import Draws
+    """Raise NotAResult, on every rank, unless the parts of the ranks together are every image of the epoch once.
 
+    Ranks may share a part (the stages of a pipeline): a part counts once. No rank sends its indices. It sends their number
+    and a fingerprint of their set, and the sums of both over the parts must be those of the whole epoch.
+    """
     part, parts = shard if shard else (-1, 0)
     index = np.concatenate(trained)
     rows = gathered([part, parts, len(index), fingerprint_of_set(index)], place)
-    different = {(part, parts): (n, digest) for part, parts, n, digest in rows if parts}
+    of_part = {(part, parts): (n, digest) for part, parts, n, digest in rows if parts}
     order = Draws(data.spec, len(data.raw), epoch).order[: data.steps_per_epoch * data.spec.images_per_step]
-    if any(parts != data.spec.shards for _, parts in different):
+    if any(parts != data.spec.shards for _, parts in of_part):
         raise NotAResult(
-            f"epoch {epoch + 1}: images were cut into other than {data.spec.shards} parts: ranks share or skip a shard"
+            f"epoch {epoch + 1}: a step's images must be cut into {data.spec.shards} parts, and a rank cut them otherwise: "
+            "ranks share or skip a shard; check the strategy's `shard`"
         )
-    n, digest = (sum(column) for column in zip(*different.values(), strict=True))
+    n, digest = (sum(column) for column in zip(*of_part.values(), strict=True))
     if n != len(order) or digest != fingerprint_of_set(order):
         raise NotAResult(
-            f"epoch {epoch + 1} trained {int(n)} images where it should train {len(order)}, each once: ranks share or skip a shard"
+            f"epoch {epoch + 1} trained {int(n)} images where it should train {len(order)}, each once: ranks share or skip a shard; "
+            "check the strategy's `shard`"
         )
 
 
 def fingerprint_of_set(index: np.ndarray) -> float:
-    """A sum over hashed indices: equal for equal sets in any order, exact in float64 (each below 2**31)."""
+    """The sum of a hash of each index (n,). It is the same in any order, and adds up over disjoint sets. float64 adds it
+    exactly, since each hash is below 2**31."""
     mixed = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     return float((mixed >> np.uint64(33)).sum())
 
 
 def check_weights(state: dict[str, Tensor], skeleton: nn.Module, place: Place) -> None:
-    """Raise unless every process ends with the same parameters, bit for bit: they applied the same updates to the same numbers."""
+    """Raise NotAResult, on every rank, unless all parameters are finite and are the same on every process, bit for bit. They
+    must be: every rank applied the same updates to the same numbers."""
     digest = hashlib.sha256()
     for name, _ in skeleton.named_parameters():
         weights = state[name].detach()
@@ -229,8 +217,8 @@ def check_weights(state: dict[str, Tensor], skeleton: nn.Module, place: Place) -
             )
         digest.update(weights.cpu().contiguous().numpy().tobytes())
     rows = gathered(list(digest.digest()), place)
-    odd = [str(rank) for rank, row in enumerate(rows) if row != rows[0]]
-    if odd:
+    different = [str(rank) for rank, row in enumerate(rows) if row != rows[0]]
+    if different:
         raise NotAResult(
-            f"the weights of rank {', '.join(odd)} differ from rank 0's: gradients or first weights were not exchanged"
+            f"the weights of rank {', '.join(different)} differ from rank 0's: the gradients or the initial weights were not exchanged"
         )

@@ -2,8 +2,8 @@
 
 The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015), with the change
 that its section 4.2 makes for 32x32 images: a 3x3 stem of stride 1 and no max-pool. Every model is one flat
-`nn.Sequential` of stem, blocks and head, so that a pipeline can cut it and FSDP can shard it block by block
-without knowing what is inside.
+`nn.Sequential` of stem, blocks and head. So a pipeline can cut it and FSDP can shard it block by block, and neither
+needs to know what is inside a block.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ MODELS = {
 
 
 def conv(cin: int, cout: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution of `size` x `size` pixels without bias. At stride 1 it keeps height and width."""
     return nn.Conv2d(cin, cout, size, stride, padding=size // 2, bias=False)
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """`batch`: over the images that one rank has at once, as published. `group`: over one image, so no split matters."""
+    """`batch`: BatchNorm, which normalises over all images that one rank has at once, as published. `group`: GroupNorm, which
+    normalises over one image, so that the result does not depend on how a batch is split."""
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 class Block(nn.Module):
-    """`relu(residual(x) + shortcut(x))`; basic is 3x3-3x3, bottleneck is 1x1-3x3-1x1 and widens 4 times."""
+    """`relu(residual(x) + shortcut(x))`. Kind `basic`: convolutions 3x3, 3x3. `bottleneck`: 1x1, 3x3, 1x1, four times as many
+    channels out."""
 
     def __init__(self, kind: str, cin: int, planes: int, stride: int, norm: str):
         super().__init__()
@@ -48,14 +51,21 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, cin, h, w) -> (b, cout, h / stride, w / stride)."""
         return self.relu(self.residual(x) + self.shortcut(x))
 
 
 def build_model(name: str, width: int, channels: int, classes: int, norm: str = "batch") -> nn.Sequential:
-    """A ResNet for images of `channels` x H x W (H, W >= 8). `width` 64 is the published size; cost grows with its square.
+    """A ResNet for images of `channels` x H x W (H, W >= 8). `width`: channels of the stem. 64 is the published size, and the
+    cost grows with the square of the width.
 
-    Returns an `nn.Sequential` (stem, block, block, ..., head) that maps (batch, channels, H, W) to (batch, classes).
+    Returns an `nn.Sequential` (stem, block, block, ..., head) that maps (b, channels, H, W) to (b, classes). Raises
+    KeyError for a name that is not in MODELS.
     """
+    #   stem        group 1      group 2        group 3        group 4        head
+    #   width, HxW  width, HxW   2 width, H/2   4 width, H/4   8 width, H/8   mean over pixels, linear -> classes
+    #
+    # (channels inside a block, and the size of the image; bottleneck blocks give 4 times as many channels out)
     kind, groups = MODELS[name]
     layers: list[nn.Module] = [nn.Sequential(conv(channels, width, 3), norm_layer(norm, width), nn.ReLU(inplace=True))]
     cin = width

@@ -1,7 +1,13 @@
-"""What the engine costs and saves, measured against the floor: `labkit bench`.
+"""`labkit bench`: what the engine costs and saves, compared with plain PyTorch and with the limits of the machine.
 
-Timings on a shared machine drift, so every comparison runs its sides in turn, several times over, and compares the
-medians of the ratios within a turn. Nothing here is a test; the figures go into runs/bench/.
+On a shared machine the speed changes with time. So every comparison runs its sides one after the other, several times, and
+uses the ratio within each turn:
+
+    turn 1   A B C      ratio A / B of this turn
+    turn 2   B C A      ratio A / B of this turn      the order changes, so that no side is always the first
+    turn 3   C A B      ...                           reported: median, least and greatest of the ratios
+
+Nothing here is a test. The figures go into runs/bench/.
 """
 
 from __future__ import annotations
@@ -50,23 +56,26 @@ def measured(name: str, **fields: Any) -> Result:
 
 
 def in_turns(sides: dict[str, Callable[[], dict[str, float]]], turns: int) -> Iterator[dict[str, dict[str, float]]]:
-    """Each side once per turn, in an order that changes from turn to turn."""
+    """Yields, for each turn, the figures of every side by name. The order of the sides changes from turn to turn."""
     names = list(sides)
     for turn in range(turns):
-        yield {name: sides[name]() for name in names[turn % len(names) :] + names[: turn % len(names)]}
+        first = turn % len(names)
+        yield {name: sides[name]() for name in names[first:] + names[:first]}
 
 
 def ratios(turns: list[dict[str, dict[str, float]]], over: str, under: str, key: str) -> dict[str, float]:
+    """How many times the figure `key` of side `over` is that of side `under`, within each turn: median, min, max, turns."""
     values = [turn[over][key] / turn[under][key] for turn in turns]
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "turns": len(values)}
 
 
 def medians(turns: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """The median of each side's figures over the turns."""
     return {side: {key: statistics.median(turn[side][key] for turn in turns) for key in turns[0][side]} for side in turns[0]}
 
 
 def tutorial(turns: int) -> dict[str, Any]:
-    """Training throughput beside DDP as the tutorials write it; Fashion-MNIST 8,192, width 16, 2 ranks x 128, one thread each."""
+    """Training throughput compared with DDP as in the tutorials; Fashion-MNIST 8,192, width 16, 2 ranks x 128, one thread each."""
 
     def plain(workers: int) -> dict[str, float]:
         command = [sys.executable, "-m", "labkit.probes.plain_ddp", "--workers", str(workers)]
@@ -88,17 +97,17 @@ def tutorial(turns: int) -> dict[str, Any]:
             turns,
         )
     )
-    middle = medians(done)
-    best = max((side for side in middle if side.startswith("plain")), key=lambda side: middle[side]["images_per_s"])
+    of_side = medians(done)
+    best = max((side for side in of_side if side.startswith("plain")), key=lambda side: of_side[side]["images_per_s"])
     return {
-        "medians": middle,
+        "medians": of_side,
         "cache false / better plain (wanted: 1.15)": ratios(done, "labkit, cache false", best, "images_per_s"),
         "cache true / better plain (wanted: 1.5)": ratios(done, "labkit, cache true", best, "images_per_s"),
     }
 
 
 def two_ranks(turns: int) -> dict[str, Any]:
-    """DDP on two ranks with one thread each beside one process with two threads, on the same global batch of 256."""
+    """DDP on two ranks with one thread each compared with one process with two threads, on the same global batch of 256."""
     single = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
 
     def rate(name: str, threads: int) -> dict[str, float]:
@@ -116,7 +125,7 @@ def two_ranks(turns: int) -> dict[str, Any]:
 
 
 def startup(turns: int) -> dict[str, Any]:
-    """Seconds from the call to the first step of a second run, and what a fresh Python per rank would take to import torch."""
+    """Seconds from the call to the first step of a second run; and seconds that a fresh Python for each rank takes to import torch."""
     small = {"epochs": 1, "width": 8, "train_samples": 512, "test_samples": 64}
     names = [
         DDP,
@@ -143,14 +152,15 @@ def startup(turns: int) -> dict[str, Any]:
 
 
 def floors(turns: int) -> dict[str, Any]:
-    """The limits below a step: compute alone, a memory copy, and bytes over the wire for ResNet-18's gradients (gloo, two ranks)."""
+    """The limits of a step: a memory copy and an all-reduce of as many bytes as ResNet-18's gradients have (gloo, two ranks)."""
     folder = folders.runs_folder() / "bench/floors"
     ranks = launch.launch(launch.Job("labkit.probes.bench:wire", 2, folder, {"turns": turns}, threads=1))
     return {"two local ranks, one thread each": ranks[0]}
 
 
 def wire(*, rank: int, progress: Any, turns: int) -> dict[str, float]:
-    """On each of two ranks: seconds for a copy and for an all-reduce of 44.7 MB (11.2 million float32), medians."""
+    """One of two ranks, in its own process: a copy and an all-reduce of 44.7 MB (11.2 million float32), and an all-reduce of 4
+    bytes. Medians: GB/s, milliseconds, and microseconds of latency."""
     progress.at("all-reduce")
     source = torch.ones(11_173_962)
     into = torch.empty_like(source)
@@ -178,7 +188,8 @@ BENCHES = {function.__name__: function for function in (tutorial, two_ranks, sta
 
 
 def main(names: list[str], pairs: int = 5) -> Path:
-    """Run the named benchmarks (all, if none is named), print each figure, and keep them in runs/bench/."""
+    """Run the named benchmarks, or all if none is named, with `pairs` turns each. Prints the figures and returns the file in
+    runs/bench/ that keeps them. Raises SpecError for an unknown name."""
     import rich
 
     for name in names:

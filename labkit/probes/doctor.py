@@ -1,4 +1,7 @@
-"""What of this machine could spoil a run, and what to do about it: `labkit doctor`."""
+"""`labkit doctor`: checks of this machine, what could spoil a run, and what to do about it.
+
+Each check is a generator that yields (level, text) or (level, text, remedy); the level is "ok", "note" or "problem".
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ Findings = Iterator[tuple[str, ...]]  # level, text and, where there is one, rem
 
 @dataclass
 class Finding:
-    """level: ok; note: good to know, or will cost something; problem: runs will fail. `remedy` says what to do."""
+    """level: "ok"; "note": good to know, or makes runs slower; "problem": runs will fail. what: the name of the check. remedy: what
+    to do, "" if nothing."""
 
     level: str
     what: str
@@ -37,26 +41,28 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level:8} {self.what:14} {self.text}" + (f"\n{'':23} -> {self.remedy}" if self.remedy else "")
+        line = f"{self.level:8} {self.what:14} {self.text}"
+        return f"{line}\n{'':23} -> {self.remedy}" if self.remedy else line
 
 
 def examine() -> list[Finding]:
-    """Every check, in a fixed order. A check that fails itself is a finding, not an exception."""
+    """The findings of all checks, in the order of CHECKS. A check that raises becomes a finding of level "problem"."""
     findings = []
     for check in CHECKS:
         what = check.__name__.replace("_", " ")
         try:
             findings += [Finding(level, what, *words) for level, *words in check()]
         except Exception as error:
-            findings.append(Finding("problem", what, f"could not be looked at: {type(error).__name__}: {error}"))
+            findings.append(Finding("problem", what, f"could not be checked: {type(error).__name__}: {error}"))
     return findings
 
 
 def system() -> Findings:
+    """Operating system, kernel and Python."""
     text = f"{platform.system()} {platform.release()} {platform.machine()}, Python {platform.python_version()}"
     numbers = [int(number) for number in re.findall(r"\d+", platform.release())[:2]]
     if sys.platform != "linux":
-        yield "note", text, "made for Linux: elsewhere, killing a launcher may leave its ranks for a moment"
+        yield "note", text, "made for Linux: on other systems the ranks of a killed launcher may live on for a moment"
     elif numbers < [5, 5]:
         yield "note", text, "kernels before 5.5 are known to hang training with several processes; use a newer one"
     else:
@@ -64,6 +70,7 @@ def system() -> Findings:
 
 
 def cores() -> Findings:
+    """How many cores this process may use, and whether something else uses them now."""
     from labkit.system.machine import available_cores, cgroup_limit
 
     usable, busy = available_cores(), os.getloadavg()[0]
@@ -74,20 +81,25 @@ def cores() -> Findings:
     elif usable < 2:
         yield "note", text, "two ranks will share it, and no row with two can be faster than one"
     elif busy > usable / 2:
-        yield "note", text, "something else is at work: figures measured now will be too low"
+        yield "note", text, "other programs use the cores: figures measured now will be too low"
     else:
         yield "ok", text
 
 
 def arithmetic() -> Findings:
+    """Does the processor have instructions for bf16? Nothing is said where that is unknown."""
     from labkit.system.machine import computes_in_bf16
 
-    if (itself := computes_in_bf16()) is not None:
-        remedy = "rows with AMP may take several times as long as without on this CPU, and say nothing of one that has bf16"
-        yield ("ok", "the processor computes with bf16 itself") if itself else ("note", "the processor imitates bf16", remedy)
+    has_bf16 = computes_in_bf16()
+    if has_bf16:
+        yield "ok", "the processor computes with bf16 itself"
+    elif has_bf16 is not None:
+        remedy = "on this CPU rows with AMP may take several times as long as rows without; a CPU that has bf16 is different"
+        yield "note", "the processor imitates bf16", remedy
 
 
 def memory() -> Findings:
+    """Free memory, of the machine or of its container."""
     from labkit.system.machine import cgroup_limit
 
     free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
@@ -102,6 +114,7 @@ def memory() -> Findings:
 
 
 def shared_memory(folder: Path = Path("/dev/shm")) -> Findings:
+    """Room in the shared memory, through which DataLoader's processes send their images."""
     remedy = "start the container with --shm-size=1g, or keep loader_workers=0: DataLoader processes pass images through it"
     if not folder.is_dir():
         yield "note", f"there is no {folder}", remedy
@@ -110,10 +123,14 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> Findings:
     else:
         space = shutil.disk_usage(folder)
         text = f"{space.free / MIB:.0f} MiB free of {space.total / MIB:.0f} in {folder}"
-        yield ("note", text, remedy) if space.free < SHARED_MEMORY_NEEDED else ("ok", text)
+        if space.free < SHARED_MEMORY_NEEDED:
+            yield "note", text, remedy
+        else:
+            yield "ok", text
 
 
 def loopback() -> Findings:
+    """Can the ranks of this machine reach each other?"""
     from labkit.system.machine import loopback as interface
 
     try:
@@ -127,48 +144,52 @@ def loopback() -> Findings:
     if interface() in psutil.net_if_addrs():
         yield "ok", f"127.0.0.1 answers on {interface()}"
     else:
-        yield "problem", f"no network interface is called {interface()}", "gloo looks for it by this name; call it so"
+        yield "problem", f"no network interface is called {interface()}", "gloo looks for it under this name; rename it"
 
 
 def torch_build() -> Findings:
+    """Can a rank start and import torch, and which backends does torch have?"""
     from labkit.processes.diagnose import RunFailed
     from labkit.processes.launch import in_a_rank
 
     try:
-        said = in_a_rank("labkit.probes.doctor:torch_of_a_rank")
+        answer = in_a_rank("labkit.probes.doctor:torch_of_a_rank")
     except RunFailed as failed:
-        remedy = f'`{sys.executable} -c "import torch"` shows why, if it is torch; then `rm -r .venv && make setup`'
+        remedy = f'`{sys.executable} -c "import torch"` shows whether torch is the reason; if so, `rm -r .venv && make setup`'
         yield "problem", f"no rank could start and import torch: {failed.reason}", remedy
         return
-    gloo, nccl = ("available" if said[name] else "missing" for name in ("gloo", "nccl"))
-    text = f"{said['version']}; gloo {gloo}, nccl {nccl}"
-    if said["gloo"]:
+    gloo, nccl = ("available" if answer[name] else "missing" for name in ("gloo", "nccl"))
+    text = f"{answer['version']}; gloo {gloo}, nccl {nccl}"
+    if answer["gloo"]:
         yield "ok", text
     else:
         yield "problem", text, "rows with several ranks need gloo: install an official build of torch"
 
 
 def torch_of_a_rank(**_: Any) -> dict[str, Any]:
+    """In a rank's process: torch's version, and whether it has the backends gloo and nccl."""
     import torch
     import torch.distributed as dist
 
-    there = {name: dist.is_available() and getattr(dist, f"is_{name}_available")() for name in ("gloo", "nccl")}
-    return {"version": torch.__version__} | there
+    available = {name: dist.is_available() and getattr(dist, f"is_{name}_available")() for name in ("gloo", "nccl")}
+    return {"version": torch.__version__} | available
 
 
 def cuda() -> Findings:
+    """The CUDA devices."""
     from labkit.system.machine import this_machine
 
     devices = this_machine().cuda
     for index, name in enumerate(devices):
         yield "ok", f"device {index}: {name}"
     if not devices:
-        yield "note", "no device: what can runs on the CPU, other rows say what they need"
+        yield "note", "no device: rows that can run on the CPU do so, other rows say what they need"
     elif len(devices) == 1:
         yield "note", "one device: rows with two ranks need two", "their gloo rows run with --set device=cpu"
 
 
 def fonts() -> Findings:
+    """Is there a font for the Chinese titles of plots?"""
     if name := font_with(chinese_letters()):
         yield "ok", f"{name} has the characters of the Chinese titles"
     else:
@@ -176,6 +197,7 @@ def fonts() -> Findings:
 
 
 def data_sets() -> Findings:
+    """Where the images of each data set are, or how to get them."""
     from labkit.data.datasets import where
     from labkit.rows.catalog import DATASETS
 
@@ -188,26 +210,28 @@ def data_sets() -> Findings:
 
 
 def runs_folder() -> Findings:
+    """Can results be written, and is there room for them?"""
     from labkit.runs import folders
 
     folder = folders.runs_folder().absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        tempfile.TemporaryFile(dir=there).close()
+        tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
-        yield "problem", f"{there}: {error.strerror}", "set LABKIT_RUNS to a folder that can be written"
+        yield "problem", f"{existing}: {error.strerror}", "set LABKIT_RUNS to a folder that can be written"
         return
-    text = f"{folder}: {shutil.disk_usage(there).free / GIB:.1f} GiB free"
-    if shutil.disk_usage(there).free < folders.FREE_BYTES_NEEDED:
+    text = f"{folder}: {shutil.disk_usage(existing).free / GIB:.1f} GiB free"
+    if shutil.disk_usage(existing).free < folders.FREE_BYTES_NEEDED:
         yield "problem", text, "free some space, or set LABKIT_RUNS to another folder"
     else:
         yield "ok", text
 
 
 def processes() -> Findings:
+    """Ranks that outlived their launcher, and trainings that run now."""
     stray, launchers = workers()
     if stray:
-        time.sleep(1)  # those whose launcher has just died are about to follow it
+        time.sleep(1)  # if their launcher has just ended, they will end in a moment
         stray &= workers()[0]
     if stray:
         numbers = " ".join(map(str, sorted(stray)))

@@ -1,8 +1,8 @@
-"""The benchmark's opponent: DDP as the tutorials write it, with nothing of this lab's engine in it.
+"""What the benchmark compares the lab with: DDP as in the tutorials. It uses nothing of this lab's engine.
 
-Per-image transforms in a `DataLoader`, `DistributedSampler`, `DistributedDataParallel`, SGD, one process per rank
-started with spawn. Only the network, the learning rates and the images are the lab's, so that both do the same work.
-Prints one JSON line. Run by `labkit bench tutorial`.
+Per-image transforms in a `DataLoader`, `DistributedSampler`, `DistributedDataParallel`, SGD, and one process per rank, started
+with spawn. The network, the learning rates and the images are the lab's, so that both sides do the same work. Prints one
+JSON line: {"images_per_s", "accuracy_pct"}. `labkit bench tutorial` runs it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ WORLD_SIZE = 2
 
 
 class FashionMNIST(Dataset):
-    """What torchvision's class does: an array in memory, a picture per item, a transform."""
+    """As torchvision's class: an array in memory; item i is image i as a picture, then transformed, and its label."""
 
     def __init__(self, part, count, transform):
         arrays = open_arrays(prepare("fashion_mnist"))
@@ -47,6 +47,7 @@ class FashionMNIST(Dataset):
 
 
 def train(rank, args, store):
+    """One rank: train for args.epochs, then test. Rank 0 prints the JSON line. `store`: the file through which the ranks meet."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD_SIZE)
@@ -81,16 +82,17 @@ def train(rank, args, store):
         seconds += time.perf_counter() - began
     model.eval()
     with torch.no_grad():
-        right = sum((model.module(x).argmax(1) == y).sum().item() for x, y in DataLoader(test_set, 256))
+        correct = sum((model.module(x).argmax(1) == y).sum().item() for x, y in DataLoader(test_set, 256))
     rate = torch.tensor(images / seconds)
     dist.all_reduce(rate)
     if rank == 0:
-        print(json.dumps({"images_per_s": rate.item(), "accuracy_pct": 100 * right / len(test_set)}), flush=True)
+        print(json.dumps({"images_per_s": rate.item(), "accuracy_pct": 100 * correct / len(test_set)}), flush=True)
     dist.barrier()
     dist.destroy_process_group()
 
 
 def main():
+    """Read the options and start WORLD_SIZE ranks."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in [
         ("images", 8192),
@@ -109,9 +111,7 @@ def main():
 
 
 if __name__ == "__main__":
-    from labkit.system.lifeline import (
-        end_with_parent,  # not of the tutorials: a benchmark that is ended must leave nothing running
-    )
+    from labkit.system.lifeline import end_with_parent
 
-    end_with_parent()
+    end_with_parent()  # not in the tutorials: when a benchmark is stopped, nothing may go on running
     main()

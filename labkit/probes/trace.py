@@ -1,8 +1,10 @@
 """A probe: where the steps of a row spend their time, and what each rank keeps in memory.
 
-The row's real ranks, with its real strategy, data and threads, take a few steps with a stopwatch at every layer. It is a probe
-and not a measurement: the stopwatch costs time itself (on CUDA it waits for the device at every layer), so shares and
-order are what to read in it; images/s come from runs.
+The row's real ranks, with its real strategy, data and threads, make a few steps with a timer at every layer. It is a probe and
+not a measurement, because the timers take time themselves (on CUDA they wait for the device at every layer). So read the
+order of events and their shares in it; images/s come from runs.
+
+    steps of a trace, on every rank:   warm-up, bytes are counted   |  step 0  |  step 1  |  step 2     times are recorded
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +23,32 @@ from labkit.rows.kinds import STRATEGIES, kind_of
 from labkit.rows.spec import Spec
 from labkit.system.machine import this_machine
 
-PROBE = ("trace.py", "recorder.py")  # an edit of these makes kept traces invalid, beside what does so for every run
-WARMUP_STEPS = 1  # in it, memory is weighed
-KINDS = ("backward", "forward", "update", "data")  # where two happen at once, the time counts as the first of these
+PROBE = (
+    "trace.py",
+    "recorder.py",
+)  # an edit of these files makes kept traces invalid, as does any change that makes runs invalid
+WARMUP_STEPS = 1  # the bytes of activations are counted in it
+KINDS = ("backward", "forward", "update", "data")  # where two happen at the same time, the time counts as the first of these
 
 
 @dataclass(frozen=True)
 class Trace:
-    """`ranks`: by rank {"rank", "events", "steps", "holds"}. An event is [kind, lane, layer, micro-batch, start, end], a step
-    [start, end], both in seconds since the first recorded step began; a lane is a replica of DataParallel, else 0. `holds`: bytes
-    of parameters, gradients, optimizer state and, at their peak, of the activations kept for backward."""
+    """What was recorded of a row. `ranks` has a dict for each rank:
+
+    rank     0, 1, ...
+    events   [kind, lane, layer, micro-batch, start, end]; a lane is a replica of DataParallel, else 0
+    steps    [start, end] of each recorded step
+    holds    bytes of "parameters", "gradients", "optimizer" state, and "activations" kept for backward, at their peak
+
+    start and end are in seconds since the first recorded step began. `exchange`: False if the ranks did not communicate.
+    """
 
     spec: Spec
     exchange: bool
     ranks: list[dict[str, Any]]
 
     def step(self, k: int) -> dict[int, list[list[Any]]]:
-        """The events of recorded step k, by rank."""
+        """The events of recorded step k (0, 1, ...), by rank."""
         found = {}
         for rank in self.ranks:
             start, end = rank["steps"][k]
@@ -44,9 +56,9 @@ class Trace:
         return found
 
     def split(self) -> list[dict[str, Any]]:
-        """For each rank its step of median length (the shorter of two), in seconds: step_s, and the parts that it is the sum of: data_s
-        (waiting for images), forward_s, backward_s, update_s and exchange_s: all else, which is exchange, waiting for others, and
-        the loss. (Medians of each part over the steps would not add up.)"""
+        """For each rank its step of median length, in seconds (of two middle ones the shorter). A dict of rank, step_s, and the
+        parts that add up to it: data_s (waiting for images), forward_s, backward_s, update_s, and exchange_s: all the rest,
+        which is exchange, waiting for other ranks, and the loss. (Medians of each part would not add up.)"""
         lines = []
         for rank in self.ranks:
             parts = sorted((split_of(rank["events"], *step) for step in rank["steps"]), key=lambda part: part["step_s"])
@@ -54,8 +66,8 @@ class Trace:
         return lines
 
     def bubble(self) -> float:
-        """The share of a pipeline's step, from its first forward to its last backward, in which a stage computed nothing:
-        over all stages, median over the steps."""
+        """The share (0 to 1) of a pipeline's step, from its first forward to its last backward, in which a stage computed nothing:
+        the mean over all stages, then the median over the steps."""
         idle = []
         for k in range(len(self.ranks[0]["steps"])):
             computed = [[e for e in events if e[0] in ("forward", "backward")] for events in self.step(k).values()]
@@ -70,7 +82,8 @@ class Trace:
 
 
 def split_of(events: list[list[Any]], start: float, end: float) -> dict[str, float]:
-    """The seconds of one step, each counted once: see KINDS."""
+    """The seconds of one step by kind: step_s, data_s, forward_s, backward_s, update_s, exchange_s. Each second counts once, for
+    the first kind of KINDS that was going on."""
     inside = [e for e in events if e[5] > start and e[4] < end]
     marks = sorted({start, end, *(min(max(t, start), end) for e in inside for t in e[4:6])})
     parts = dict.fromkeys(KINDS, 0.0)
@@ -83,6 +96,7 @@ def split_of(events: list[list[Any]], start: float, end: float) -> dict[str, flo
 
 
 def union(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Intervals (start, end), sorted, with those that overlap or touch joined into one."""
     merged: list[tuple[float, float]] = []
     for a, b in sorted(spans):
         if merged and a <= merged[-1][1]:
@@ -105,11 +119,12 @@ def trace(
     exchange: bool = True,
     fresh: bool = False,
 ) -> Trace:
-    """Record `steps` steps of a row, after one to warm up; kept, and not recorded again while nothing changed.
+    """Record `steps` steps of a row, after one warm-up step. The trace is kept, and read again while nothing has changed;
+    fresh=True records a new one.
 
-    exchange=False: the same ranks train the same shards, and never say a word to each other (each by itself, as `single`). It
-    is no training, since the ranks drift apart; its time is what the computation alone takes. Raises SpecError for a row
-    that this machine cannot run, or that cannot compute without an exchange; RunFailed if a rank fails.
+    exchange=False: the same ranks train the same shards, and do not communicate (each trains as `single`). Their weights
+    become different, so it is no training; its time is what the computation alone takes. Raises SpecError for a row that
+    this machine cannot run, or that cannot compute without an exchange, and for a wrong `steps`; RunFailed if a rank fails.
     """
     from labkit.data.datasets import prepare
     from labkit.engine.job import Job
@@ -126,10 +141,10 @@ def trace(
         raise SpecError(f"{row}: {planned.rows[0].reason}")
     if not exchange and not spec.kind.splits_batch:
         others = ", ".join(name for name in STRATEGIES if kind_of(name).splits_batch)
-        raise SpecError(f"exchange=False: {spec.strategy} has no exchange to leave out; it can be had for {others}")
+        raise SpecError(f"exchange=False: {spec.strategy} cannot compute without its exchange; use one of {others}")
     if spec.strategy == "data_parallel" and spec.device == "cuda":
         raise SpecError(
-            f"{row}: torch's DataParallel makes new replicas in every step, which this probe cannot follow; use device=cpu"
+            f"{row}: torch's DataParallel makes new replicas in every step, and this probe cannot record them; use device=cpu"
         )
     folder = planned.folder / spec.name / "trace" / (f"{steps}" if exchange else f"{steps}-silent")
     about = conditions(spec) | {
@@ -159,7 +174,7 @@ def trace(
 
 
 def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: str, steps: int, exchange: bool) -> dict[str, Any]:
-    """One rank of a trace."""
+    """One rank of a trace, in its own process: returns {"rank", "events", "steps", "holds"}, with times of the monotonic clock."""
     import time
 
     import torch
@@ -170,7 +185,7 @@ def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: s
     from labkit.strategy import strategy_class
 
     row = Spec(**spec)
-    row = row.but(epochs=row.epochs + WARMUP_STEPS + steps)  # more than enough, whatever an epoch holds
+    row = row.but(epochs=row.epochs + WARMUP_STEPS + steps)  # more epochs than these steps can need
     device = device_of(row, rank, rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -178,20 +193,21 @@ def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: s
     strategy, data, place, _ = build(row, rank, device, Path(data_folder), None if exchange else strategy_class("single"))
     shard = strategy.shard if exchange else (rank, row.world_size)
     recorder = Recorder(strategy, device)
-    batches = (
-        batch
-        for epoch in itertools.count()
-        for batch in (
-            itertools.repeat((None, None, None), place.steps_per_epoch) if shard is None else data.train_batches(epoch, shard)
-        )
-    )
-    spans = []
+
+    def batches() -> Iterator[tuple[Any, Any, Any]]:
+        for epoch in itertools.count():
+            if shard is None:  # a server: it is given no images
+                yield from itertools.repeat((None, None, None), place.steps_per_epoch)
+            else:
+                yield from data.train_batches(epoch, shard)
+
+    images, spans = batches(), []
     for step in range(WARMUP_STEPS + steps):
         progress.at("step", 0, step)
-        recorder.weighing = step == WARMUP_STEPS - 1
+        recorder.counts_bytes = step == WARMUP_STEPS - 1
         began = time.monotonic()
         with recorder.span("data"):
-            x, y, _ = next(batches)
+            x, y, _ = next(images)
         strategy.step(x, y)
         recorder.wait()
         spans.append([began, time.monotonic()])

@@ -1,6 +1,7 @@
-"""A probe: what a message costs. An all-reduce over sizes, by the backend and by our own ring, beside a plain memory copy.
+"""A probe: what a message costs. It times an all-reduce of several sizes, by the backend and by our own ring, and a memory copy.
 
-Small messages cost latency, large ones bytes: time = latency + bytes / bandwidth (the model of Hockney, 1994), read off at the two ends.
+time = latency + bytes / bandwidth (the model of Hockney, 1994). For a small message the latency counts, for a large one the
+bytes: `fit` takes the latency from the smallest message and the bandwidth from the two largest.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from labkit.rows.fields import SpecError
 from labkit.system.machine import this_machine, versions
 
 SIZES = tuple(2**k for k in range(10, 27, 2))  # 1 KiB to 64 MiB
-LARGE = 2**24  # bytes; from here on at most three turns: one of 64 MiB takes 80 ms between two CPU ranks
+LARGE = 2**24  # bytes; from this size on there are at most three turns: one of 64 MiB takes 80 ms between two CPU ranks
 WAYS = {"all_reduce": "all-reduce ({backend})", "ring": "our own ring all-reduce", "copy": "memory copy in one rank"}
 
 
 def wire(
     ranks: int = 2, sizes: tuple[int, ...] = SIZES, turns: int = 7, backend: str = "gloo", fresh: bool = False
 ) -> list[dict[str, Any]]:
-    """A line per way and size: way, backend, ranks, bytes, median_s, min_s, max_s, over `turns` (at most three from LARGE bytes
-    on). Kept in runs/probes/wire/.
+    """A dict for each way (a key of WAYS) and size: way, backend, ranks, bytes, median_s, min_s, max_s, over `turns` repetitions
+    (at most three from LARGE bytes on). `sizes`: in bytes. The result is kept in runs/probes/wire/, and read again while
+    nothing has changed; fresh=True measures again.
 
-    Raises SpecError for a backend that this machine cannot run, RunFailed if a rank fails.
+    Raises SpecError for a wrong number of ranks and for a backend that this machine cannot run; RunFailed if a rank fails.
     """
     from labkit.engine.job import Job
     from labkit.processes.digest import code_digest
@@ -36,9 +38,9 @@ def wire(
     from labkit.system.files import read_kept, write_json
 
     if backend not in ("gloo", "nccl"):
-        raise SpecError(f"backend={backend!r}: there are gloo and nccl")
+        raise SpecError(f"backend={backend!r}: must be gloo or nccl")
     if not 2 <= ranks <= 64:
-        raise SpecError(f"ranks={ranks!r}: a message needs at least 2, and at most 64")
+        raise SpecError(f"ranks={ranks!r}: must be from 2 to 64")
     if backend == "nccl" and len(this_machine().cuda) < ranks:
         raise SpecError(
             f"backend=nccl: needs {ranks} CUDA devices, this machine has {len(this_machine().cuda)}; use backend=gloo"
@@ -65,7 +67,7 @@ def wire(
 
 
 def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend: str) -> list[dict[str, Any]]:
-    """One rank of the benchmark. A turn's time is that of the rank that takes longest."""
+    """One rank of the benchmark, in its own process: returns the dicts of `wire`. The time of a turn is that of the slowest rank."""
     import torch
     import torch.distributed as dist
 
@@ -87,9 +89,9 @@ def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend
         }
         for way, operation in ways.items():
             seconds = []
-            for _ in range(1 + (turns if size < LARGE else min(turns, 3))):  # the first is to warm up
+            for _ in range(1 + (turns if size < LARGE else min(turns, 3))):  # the first one is a warm-up
                 dist.barrier()
-                if way == "copy" and rank:  # the memory is rank 0's alone
+                if way == "copy" and rank:  # only rank 0 copies
                     continue
                 began = time.perf_counter()
                 operation()
@@ -107,8 +109,8 @@ def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend
 
 
 def fit(lines: list[dict[str, Any]]) -> tuple[float, float]:
-    """(latency in seconds, bandwidth in bytes per second) of one way: the least time of the smallest message, and the slope
-    between the two largest."""
+    """(latency in seconds, bandwidth in bytes per second) from the dicts of one way: the least time of the smallest message, and
+    the slope between the two largest ones; infinity if the slope is not above 0."""
     small, *_, before, largest = sorted(lines, key=lambda line: line["bytes"])
     rise = largest["median_s"] - before["median_s"]
     return small["min_s"], (largest["bytes"] - before["bytes"]) / rise if rise > 0 else float("inf")

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """side: native, in pixels. mean, std: per channel, of pixels / 255. crop_padding: in pixels of the trained size.
+    """The facts of one data set.
 
-    mean and std are over all pixels of all training images, and tests/data/test_datasets.py computes them again. Only
-    CIFAR's are copied: the constants commonly published. (The std of 0.20 that many scripts give for cifar10 is
-    another quantity, the mean over images of each image's own std.) flip: a mirror image keeps its class.
+    side           height and width of the stored images, in pixels
+    mean, std      per channel, of pixels / 255, over all pixels of all training images
+    crop_padding   pixels of zeros around an image of the trained size; the random crop is cut out of that
+    flip           may images be mirrored? Only if a mirror image still belongs to its class
+
+    tests/data/test_datasets.py computes mean and std again. Only CIFAR's are copied: they are the constants that are commonly
+    published. (The std of 0.20 that many scripts give for cifar10 is another quantity: the mean of the images' own stds.)
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One field of a Spec: its limits, and how a value is checked against them. Knows no field by name."""
+"""One field of a Spec: its limits, and how a value is checked against them. This file names no field of Spec."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", 
 
 
 class SpecError(ValueError):
-    """A value that no run can be started with. The message names the key, the value and the remedy."""
+    """A value is wrong, and no run can start with it. The message names the key, the value and the remedy."""
 
 
 def field(default: Any, about: str, *, choices=None, low=None, high=None, above=None, scale=False) -> Any:
-    """A field of a dataclass with its limits: one of `choices`, low <= value <= high, value > above."""
+    """A field of a dataclass, with a description and limits: one of `choices`, low <= value <= high, value > above."""
     limits = {"about": about, "choices": choices, "low": low, "high": high, "above": above, "scale": scale}
     return dataclasses.field(default=default, metadata=limits)
 
 
 def scale(default: Any, about: str, **limits: Any) -> Any:
-    """A field that a profile sets: how big, how long, on which device."""
+    """As `field`, for a field that a profile sets: how big, how long, on which device."""
     return field(default, about, scale=True, **limits)
 
 
 def nearest(word: str, known_words: Iterable[str]) -> str:
-    """`; did you mean X?` or the list of what is known, to end an error message with."""
+    """The end of an error message about an unknown word: `; did you mean 'X'?`, or the list of known words if none is close."""
     close = difflib.get_close_matches(str(word), list(known_words), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known_words)}"
 
 
 def check_value(f: dataclasses.Field, value: Any) -> None:
-    """Raise SpecError unless `value` has the field's type and keeps its limits."""
+    """Raise SpecError unless `value` has the type of the field and is inside its limits."""
     wanted, limits, at = f.type, f.metadata, f"{f.name}={value!r}"
     fits = {
         "bool": isinstance(value, bool),
@@ -42,12 +42,10 @@ def check_value(f: dataclasses.Field, value: Any) -> None:
         "str": isinstance(value, str),
     }[str(wanted)]
     if not fits:
-        hint = (
-            "; write it without quotes, and with a point: YAML takes 1e-4 for text, 1.0e-4 for a number"
-            if isinstance(value, str)
-            else ""
-        )
-        if wanted == "str" and isinstance(value, bool):
+        hint = ""
+        if isinstance(value, str):
+            hint = "; write it without quotes, and with a point: YAML reads 1e-4 as text, and 1.0e-4 as a number"
+        elif wanted == "str" and isinstance(value, bool):
             hint = f"; write it in quotes: '{str(value).lower()}'"
         raise SpecError(f"{at}: must be {TYPES[str(wanted)]}, not {type(value).__name__}{hint}")
     if limits["choices"] and value not in limits["choices"]:
@@ -57,13 +55,14 @@ def check_value(f: dataclasses.Field, value: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{at}: must be a finite number ({f.metadata['about']}; the default is {f.default})")
         if (low is not None and value < low) or (above is not None and value <= above) or (high is not None and value > high):
-            floor = f"at least {low}" if low is not None else f"more than {above}"
-            roof = f" and at most {high}" if high is not None else ""
-            raise SpecError(f"{at}: must be {floor}{roof} ({f.metadata['about']}; the default is {f.default})")
+            lower = f"at least {low}" if low is not None else f"more than {above}"
+            upper = f" and at most {high}" if high is not None else ""
+            raise SpecError(f"{at}: must be {lower}{upper} ({f.metadata['about']}; the default is {f.default})")
 
 
 def read_text(f: dataclasses.Field, text: str) -> Any:
-    """A field's value from a text, such as the command line's `--set key=text`. Raises SpecError for a text of another type."""
+    """The value of a field from a text, as in the command line's `--set key=text`. Raises SpecError if the text is not of the
+    field's type. It checks no limits: Spec does that."""
     wanted = str(f.type)
     try:
         if wanted == "bool":

@@ -1,4 +1,4 @@
-"""What becomes of a row on a machine: made concrete, or refused with what it would need."""
+"""A row on a machine: every `auto` becomes a value, or the row is refused, with what it needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from labkit.system.machine import Machine
 
 
 class Needs(Exception):
-    """A row that this machine cannot run. `instead`: the row that it runs in its place, which has another name."""
+    """This machine cannot run a row. `reason`: what the row needs. `instead`: the row, with another name, that this machine can
+    run in its place; None if there is none."""
 
     def __init__(self, reason: str, instead: Spec | None = None):
         super().__init__(reason)
@@ -15,16 +16,18 @@ class Needs(Exception):
 
 
 def fit(spec: Spec, machine: Machine, ranks_here: int | None = None) -> Spec:
-    """The Spec with every `auto` and 0 made concrete for this machine. Raises Needs where it cannot run.
+    """The Spec with a value of this machine for every `auto`, and for 0 threads. Raises Needs if the row cannot run here.
 
-    `ranks_here`: how many of the ranks this machine gets, if not all. A row never changes its meaning here: what NCCL would
-    carry is not run on gloo under the NCCL name, but offered as the gloo row (`Needs.instead`).
+    `ranks_here`: how many of the ranks run on this machine; None: all. The meaning of a row never changes here: a row of
+    NCCL is not run on gloo under its NCCL name. `Needs.instead` offers the gloo row, which has its own name.
     """
-    device = spec.device if spec.device != "auto" else "cuda" if machine.cuda else "cpu"
+    device = spec.device
+    if device == "auto":
+        device = "cuda" if machine.cuda else "cpu"
     if device == "cpu" and spec.backend == "nccl":
-        twin = fit(spec.but(backend="gloo"), machine)
+        gloo_row = fit(spec.but(backend="gloo"), machine)
         why = "device=cpu was set" if machine.cuda else "this machine has none"
-        raise Needs(f"needs CUDA, {why}; see {twin.name}", twin)
+        raise Needs(f"needs CUDA, {why}; see {gloo_row.name}", gloo_row)
     if device == "cuda" and not machine.cuda:
         raise Needs("needs CUDA, this machine has none; device=cpu runs the row on the CPU")
     if spec.server_device == "cuda" and not machine.cuda:
@@ -41,15 +44,16 @@ def fit(spec: Spec, machine: Machine, ranks_here: int | None = None) -> Spec:
     if device == "cuda" and backend == "gloo" and (not spec.kind.gloo_carries_cuda or spec.micro_batches > 1):
         what = f"micro_batches={spec.micro_batches}" if spec.kind.gloo_carries_cuda else spec.strategy
         raise Needs(
-            f"{what} on CUDA needs NCCL: torch hands gloo the device's own memory there, and ranks die of it; leave share_device and "
-            "backend out, or use device=cpu"
+            f"{what} on CUDA needs NCCL: torch gives gloo a pointer to device memory there, and the ranks crash; leave share_device "
+            "and backend out, or use device=cpu"
         )
     threads = spec.threads_per_rank or max(1, machine.cores // ranks_here)
     return spec.but(device=device, backend=backend, threads_per_rank=threads)
 
 
 def process_group(spec: Spec) -> str:
-    """The backend string for torch: NCCL for CUDA tensors goes together with gloo for the few numbers in host memory."""
+    """The backend text for torch's init_process_group; "" for a strategy of one process. With NCCL, which sends CUDA tensors
+    only, gloo sends the few numbers that are in host memory."""
     if spec.kind.one_process:
         return ""
     return "cpu:gloo,cuda:nccl" if spec.backend == "nccl" else "gloo"

@@ -1,7 +1,7 @@
-"""What the rest of the lab must know of a strategy that its file does not show: one place, and a default that fits a new file.
+"""What the rest of the lab must know of a strategy, and its file does not say. A new strategy file needs no entry here.
 
-A file in `labkit/strategies/` is a strategy, by its name. One that is not in KINDS is a `Kind()`: ranks that each train their own
-part of every step's images and exchange something over NCCL or gloo.
+Every file in `labkit/strategies/` is a strategy, named as the file. One that is not in KINDS gets the default `Kind()`: ranks that
+each train their own part of every step's images, and exchange something over NCCL or gloo.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ MAX_PROCESSES = 64
 
 @dataclass(frozen=True)
 class Kind:
-    """
+    """The facts of one strategy.
+
     stem                the published form of a row's name; `rows/names.py` reads and writes it
-    one_process         the launcher starts one process, whose replicas (if any) are threads: no messages
-    whole_batch         every rank is given all images of a step: its batch is that of one rank
-    server              one process more than ranks: it trains no images, and owns the weights
-    backends            libraries that can carry its messages
-    least, most         ranks (replicas, workers) that it can have
-    gloo_carries_cuda   it can run over gloo with tensors on CUDA
-    published_on_nccl   its published rows ran on NCCL, though their names tell no backend
+    one_process         the launcher starts one process; its replicas, if any, are threads, and it sends no messages
+    whole_batch         every rank is given all images of a step, so `batch_per_rank` is the batch of a step
+    server              there is one process more than ranks: it trains no images, and owns the weights
+    backends            libraries that can send its messages
+    least, most         the smallest and the largest number of ranks (replicas, workers)
+    gloo_carries_cuda   it can run on gloo with tensors on CUDA
+    published_on_nccl   its published rows ran on NCCL, although their names do not say so
     exact               with norm=group it ends at the weights of one process that trains the whole batch
-    settings            fields of Spec that this strategy uses and most others do not
-    colour, marker      how pictures show it
+    settings            fields of Spec that this strategy uses, and most others do not
+    colour, marker      how plots show it
     """
 
     stem: str = "{strategy}_{backend}_{model}_bs{b}x{n}_cache{cache}_amp{amp}"
@@ -45,7 +46,7 @@ class Kind:
 
     @property
     def splits_batch(self) -> bool:
-        """Each rank trains a part of a step's images: the ranks can also do so without a message."""
+        """Does each rank train its own part of a step's images? Then ranks can also compute without any exchange."""
         return not (self.one_process or self.whole_batch)
 
 
@@ -108,14 +109,15 @@ SPARE_LOOKS = (("#8c8c8c", "h"), ("#d81b60", "p"), ("#00796b", "d"), ("#a0764f",
 
 
 def kind_of(strategy: str) -> Kind:
-    """What is known of a strategy. One that is not in KINDS gets the default, and the next spare colour and marker."""
+    """The facts of a strategy. One that is not in KINDS gets the default, with the next of SPARE_LOOKS."""
     if strategy in KINDS:
         return KINDS[strategy]
     others = [name for name in STRATEGIES if name not in KINDS]
-    colour, marker = SPARE_LOOKS[others.index(strategy) % len(SPARE_LOOKS) if strategy in others else 0]
+    number = others.index(strategy) if strategy in others else 0
+    colour, marker = SPARE_LOOKS[number % len(SPARE_LOOKS)]
     return replace(Kind(), colour=colour, marker=marker)
 
 
 def users_of(setting: str) -> list[str]:
-    """The strategies that use a field of Spec which most do not; none for a field that all use."""
+    """The strategies that use this field of Spec, if only some do; an empty list for a field that all use."""
     return [name for name, kind in KINDS.items() if setting in kind.settings]

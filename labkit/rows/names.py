@@ -1,7 +1,9 @@
-"""Row names, both ways: the published names, and the same grammar for rows of our own. Plain dicts in, plain dicts out.
+"""Row names: from fields to a name, and from a name to fields. Rows of our own follow the grammar of the published names.
 
-A name is the stem of its strategy (`kinds.py`), then `+key=value` for every other row field that is not at its default:
-`collective_gloo_resnet18_bs128x2+form=ring`.
+    collective_gloo_resnet18_bs128x2      +form=ring
+    stem: the strategy's form (kinds.py)  +key=value, for every other row field that is not at its default
+
+Plain dicts in, plain dicts out: this file does not import Spec.
 """
 
 from __future__ import annotations
@@ -30,15 +32,16 @@ class UnknownName(SpecError):
     """A text that is not the name of a row."""
 
 
-def told_by_stem(strategy: str) -> set[str]:
-    """The fields of Spec that the stem of this strategy's names tells. `backend` is among them always: where a stem has none,
-    the machine chooses it."""
+def fields_in_stem(strategy: str) -> set[str]:
+    """The fields of Spec that the stem of this strategy's names states. `backend` is always among them: if a stem has none, the
+    machine chooses it."""
     parts = re.findall(r"{(\w+)}", kind_of(strategy).stem)
     return {"strategy", "batch_per_rank", "model", "backend"} | {FIELD_OF.get(part, part) for part in parts}
 
 
 def name_of(row: dict[str, Any], defaults: dict[str, Any]) -> str:
-    """The name of a row. `row`: the fields of Spec, and images_per_step; `defaults`: of the row fields, in their order."""
+    """The name of a row. `row`: the fields of Spec, and images_per_step. `defaults`: of the row fields; the name has its settings
+    in the same order."""
     parts = row | {
         "b": row["batch_per_rank"],
         "n": row["world_size"],
@@ -46,15 +49,15 @@ def name_of(row: dict[str, Any], defaults: dict[str, Any]) -> str:
         "cache": row["cache"].capitalize(),
         "server": "ps_gpu_mode" if row["server_device"] == "cuda" else "ps_mode",
     }
-    kind, told = kind_of(row["strategy"]), told_by_stem(row["strategy"])
-    usual = defaults | {"world_size": max(kind.least, defaults["world_size"])}
-    settings = [f"+{key}={row[key]}" for key in defaults if key not in told and row[key] != usual[key]]
+    kind, in_stem = kind_of(row["strategy"]), fields_in_stem(row["strategy"])
+    unsaid = defaults | {"world_size": max(kind.least, defaults["world_size"])}  # values that a name leaves out
+    settings = [f"+{key}={row[key]}" for key in defaults if key not in in_stem and row[key] != unsaid[key]]
     return kind.stem.format(**parts) + "".join(settings)
 
 
 def read_name(name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The row fields that a name's stem tells, and the texts of its settings by key. Raises UnknownName, or SpecError for a
-    batch that cannot be divided over the replicas."""
+    """The row fields that the stem of a name states, and the texts of its settings by key. Raises UnknownName for a text that is
+    no name, and SpecError for a batch that cannot be divided over the replicas."""
     stem, *settings = name.split("+")
     for strategy in STRATEGIES:
         template = kind_of(strategy).stem.replace("{strategy}", strategy)
@@ -65,18 +68,19 @@ def read_name(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     raise UnknownName(f"{name!r}: not the name of a row (`labkit rows` lists them)")
 
 
-def _fields_of(strategy: str, told: dict[str, str]) -> dict[str, Any]:
+def _fields_of(strategy: str, parts: dict[str, str]) -> dict[str, Any]:
+    """The row fields from the parts of a stem, by their names in PATTERNS."""
     kind = kind_of(strategy)
-    n, batch = int(told.get("n", kind.least)), int(told.get("b") or told["batch"])
-    if "batch" in told and not kind.whole_batch:  # the name tells the images of all replicas together
+    n, batch = int(parts.get("n", kind.least)), int(parts.get("b") or parts["batch"])
+    if "batch" in parts and not kind.whole_batch:  # the name states the images of all replicas together
         if n == 0 or batch % n:
             raise SpecError(f"ngpu{n}: a batch of {batch} cannot be divided over {n} replicas; use a divisor of {batch}")
         batch //= n
-    fields: dict[str, Any] = {"strategy": strategy, "model": told["model"], "world_size": n, "batch_per_rank": batch}
-    if "cache" in told:
-        fields["cache"] = told["cache"].lower()
-    if "amp" in told:
-        fields["amp"] = told["amp"] == "True"
-    if "server" in told:
-        fields["server_device"] = "cuda" if told["server"] == "ps_gpu_mode" else "cpu"
-    return fields | {key: told[key] for key in ("backend", "sharding") if key in told}
+    fields: dict[str, Any] = {"strategy": strategy, "model": parts["model"], "world_size": n, "batch_per_rank": batch}
+    if "cache" in parts:
+        fields["cache"] = parts["cache"].lower()
+    if "amp" in parts:
+        fields["amp"] = parts["amp"] == "True"
+    if "server" in parts:
+        fields["server_device"] = "cuda" if parts["server"] == "ps_gpu_mode" else "cpu"
+    return fields | {key: parts[key] for key in ("backend", "sharding") if key in parts}

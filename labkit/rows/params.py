@@ -1,6 +1,6 @@
-"""Groups, profiles and the published table: the files in params/, read and checked. Imports no torch.
+"""Groups, profiles and the published table: reads and checks the files in params/. Imports no torch.
 
-A group file says what one notebook compares; a profile says how big everything is. Together they give the rows.
+A group file says which rows one notebook compares. A profile says how big they are: data set, width, epochs and so on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ PARAMS = ROOT / "params"
 
 @dataclass(frozen=True)
 class Group:
-    """One comparison: its number and file, the claim it tests and its title in two languages, the names of its rows."""
+    """One comparison: its number and file, the claim that it tests and its title (each in two languages), and the names of its
+    rows."""
 
     number: int
     file: Path
@@ -36,7 +37,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Profile:
-    """How big the rows are trained: a name, a sentence (in Chinese, too, if the file has one), and values for scale fields of Spec."""
+    """How big the rows are: a name, a sentence about it in English and in Chinese (in English twice, if the file has no Chinese
+    one), and values for scale fields of Spec."""
 
     name: str
     about: str
@@ -79,6 +81,7 @@ GROUP_KEYS = {"group": int, "claim": str, "claim_zh": str, "title_en": str, "tit
 
 
 def read_group(path: Path) -> Group:
+    """The group of one file. Raises SpecError for a missing, unknown or wrong key, and for a row that has no such name."""
     content = read_yaml(path)
     _check_keys(path, content, GROUP_KEYS)
     if not content["rows"]:
@@ -97,14 +100,14 @@ def read_group(path: Path) -> Group:
             raise SpecError(f"{path}: rows: {error}") from None
     names = content["rows"]
     if twice := {row for row in names if names.count(row) > 1}:
-        raise SpecError(f"{path}: rows: {twice.pop()} stands there twice; a row is run once")
+        raise SpecError(f"{path}: rows: {twice.pop()} is listed twice; a row runs once")
     claim, claim_zh = content["claim"].strip(), content["claim_zh"].strip()
     return Group(content["group"], path, claim, claim_zh, content["title_en"], content["title_zh"], tuple(names))
 
 
 @functools.cache
 def groups() -> tuple[Group, ...]:
-    """All groups, in order. Raises SpecError if two files claim the same number."""
+    """All groups, in the order of their numbers. Raises SpecError for a wrong file, and if two files have the same number."""
     found = sorted((read_group(path) for path in PARAMS.glob("[0-9]*.yaml")), key=lambda group: group.number)
     for one, other in itertools.pairwise(found):
         if one.number == other.number:
@@ -113,6 +116,7 @@ def groups() -> tuple[Group, ...]:
 
 
 def group(number: int) -> Group:
+    """The group of a number. Raises SpecError if there is none."""
     for one in groups():
         if one.number == number:
             return one
@@ -120,16 +124,17 @@ def group(number: int) -> Group:
 
 
 def chinese_letters() -> str:
-    """Each Chinese character of the groups' titles once, sorted: what a font must have to draw them."""
+    """Each Chinese character of the groups' titles once, sorted: a font that draws the titles must have all of them."""
     return "".join(sorted({letter for group in groups() for letter in group.title_zh if ord(letter) > 127}))
 
 
 def profile_names() -> list[str]:
+    """The names of all profiles, sorted."""
     return sorted(path.stem for path in (PARAMS / "profiles").glob("*.yaml"))
 
 
 def profile(name: str) -> Profile:
-    """A profile by name. Raises SpecError for an unknown one, or for a value that Spec would refuse."""
+    """The profile of a name. Raises SpecError for an unknown name, and for a value that Spec would refuse."""
     if name not in profile_names():
         raise SpecError(f"profile '{name}': there is none of that name{nearest(name, profile_names())}")
     path = PARAMS / "profiles" / f"{name}.yaml"
@@ -138,8 +143,8 @@ def profile(name: str) -> Profile:
     about_zh = content.pop("about_zh", about)
     for key, text in (("about", about), ("about_zh", about_zh)):
         if not isinstance(text, str):
-            told = "is missing" if text is None else f"is {text!r}, not a text"
-            raise SpecError(f"{path}: key '{key}' {told}; add one sentence on what this profile is for")
+            fault = "is missing" if text is None else f"is {text!r}, not a text"
+            raise SpecError(f"{path}: key '{key}' {fault}; add one sentence on what this profile is for")
     for key, value in content.items():
         if key not in SCALE_FIELDS:
             hint = "; it belongs to a row, not to a profile" if key in FIELDS else nearest(key, SCALE_FIELDS)
@@ -153,19 +158,19 @@ def profile(name: str) -> Profile:
 
 @functools.cache
 def compares() -> dict[int, dict[str, str]]:
-    """What each published group compares, by its number: `compares` as published, `compares_zh` in Chinese."""
+    """What each published group compares, by the group's number: `compares` as published, `compares_zh` in Chinese."""
     with open(PARAMS / "groups.csv", newline="", encoding="utf-8") as file:
         return {int(row.pop("group")): row for row in csv.DictReader(file)}
 
 
 @functools.cache
 def published() -> tuple[dict[str, Any], ...]:
-    """The published table: a dict a row, with `experiment`, `model`, and five figures as numbers."""
+    """The published table: a dict for each row, with `experiment` (the row's name), `model`, and five figures as numbers."""
     with open(PARAMS / "published_results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return tuple({k: v if k in ("experiment", "model") else float(v) for k, v in row.items()} for row in rows)
 
 
 def all_names() -> list[str]:
-    """Every row of every group once, in the order of the groups."""
+    """The names of all rows of all groups, each once, in the order of the groups."""
     return list(dict.fromkeys(name for group in groups() for name in group.rows))

@@ -1,8 +1,8 @@
-"""Spec: everything that decides what one row of the report trains. Imports no torch, so that it loads at once.
+"""Spec: everything that decides what one row of the report trains. Imports no torch, so it loads in milliseconds.
 
-A field is a *row* field (it changes what the row means, and shows in its name) or a *scale* field (how big,
-how long, on which device; a profile sets it). Every field states its own limits, and `Spec(...)` checks them
-all: a Spec that exists is one that can be started, as far as can be known without looking at the machine.
+A field is a *row* field (it changes the meaning of the row, and is part of its name) or a *scale* field (how big, how long,
+on which device; a profile sets it). Every field states its own limits, and `Spec(...)` checks them all. So every Spec that
+exists can be started, as far as that can be known without the machine (`rows/fit.py` looks at the machine).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ LAYERS = {"resnet18": 10, "resnet34": 18, "resnet50": 18}  # stem, blocks and he
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
+    """One row: the fields below, each with its default, what it means, and its limits. Raises SpecError for a wrong value."""
+
     # fmt: off
-    # What the row is: part of its published name.
+    # Row fields that are part of the published names.
     strategy: str = field("single", "who computes what, and what is exchanged", choices=STRATEGIES)
     model: str = field("resnet18", "the network", choices=["resnet18", "resnet34", "resnet50"])
     batch_per_rank: int = field(128, "images that one rank (replica, worker) takes in per step", low=1, high=65536)
@@ -32,7 +34,7 @@ class Spec:
     amp: bool = field(False, "mixed precision: forward under autocast")
     sharding: str = field("grad", "gather parameters once per step (grad) or again for backward (full)", choices=["grad", "full"])
     server_device: str = field("cpu", "where the parameter server keeps and updates the weights", choices=["cpu", "cuda"])
-    # Settings of a row: in its name as +key=value where they are not the default, which is what was published.
+    # Row fields that are not. The default is what was published; another value is in the name as +key=value.
     amp_dtype: str = field("auto", "autocast type; auto: bf16 on CPU, fp16 with a loss scaler on CUDA", choices=["auto", "bf16", "fp16"])
     micro_batches: int = field(1, "slices of a batch that flow through the pipeline", low=1, high=4096)
     schedule: str = field("gpipe", "pipeline order when micro_batches > 1", choices=["gpipe", "1f1b"])
@@ -43,7 +45,7 @@ class Spec:
     consistency: str = field("async", "when the server applies a push", choices=["async", "sync", "ssp"])
     staleness_bound: int = field(3, "ssp: most server updates between reading weights and applying their gradient", low=0, high=10**6)
     norm: str = field("batch", "normalisation layer; group makes every split of a batch exact", choices=["batch", "group"])
-    # Scale: set by a profile, never part of a row's meaning.
+    # Scale fields: a profile sets them, and a row's meaning does not depend on them.
     dataset: str = scale("digits", "images to train on", choices=["digits", "fashion_mnist", "cifar10", "cifar100", "synthetic"])
     image_size: int = scale(16, "side of the square images in pixels", low=8, high=512)
     # At least 8: on CPUs without AVX-512, torch 2.14's 1x1 convolutions of stride 2 write past the end of narrower NHWC images.
@@ -75,11 +77,12 @@ class Spec:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             check_value(f, value)
-            if str(f.type) == "float":  # 1 and 1.0 are one value: they must give one name and one folder
+            if str(f.type) == "float":  # 1 and 1.0 are the same value: they must give the same name and the same folder
                 object.__setattr__(self, f.name, float(value))
         self._check_together()
 
     def _check_together(self) -> None:
+        """Raise SpecError for fields that do not fit each other."""
         kind = self.kind
         for f in dataclasses.fields(self):
             users = users_of(f.name)
@@ -109,57 +112,59 @@ class Spec:
             raise SpecError(f"backend={self.backend}: {self.strategy} is one process and sends no messages; leave backend out")
         if self.backend != "auto" and self.backend not in kind.backends:
             raise SpecError(
-                f"backend={self.backend}: the messages of {self.strategy} go through {', '.join(kind.backends)} "
-                "(NCCL has no two ranks on one GPU); leave backend out"
+                f"backend={self.backend}: {self.strategy} sends its messages with {', '.join(kind.backends)} "
+                "(NCCL does not allow two ranks on one GPU); leave backend out"
             )
         if self.nesterov and self.momentum == 0:
             raise SpecError("nesterov=True: needs momentum > 0; set momentum=0.9 or nesterov=False")
 
     @property
     def kind(self) -> Kind:
-        """What the rest of the lab knows of this strategy."""
+        """The facts of this strategy (`rows/kinds.py`)."""
         return kind_of(self.strategy)
 
     @property
     def processes(self) -> int:
-        """Processes to start: one for single and data_parallel, one per rank else, and one more for a server."""
+        """How many processes to start: one for single and data_parallel; otherwise one per rank, and one more for a server."""
         if self.kind.one_process:
             return 1
         return self.world_size + 1 if self.kind.server else self.world_size
 
     def is_server(self, rank: int) -> bool:
-        """Is this process the server, which comes after all workers?"""
+        """Is this process the server? The server is the last process."""
         return self.kind.server and rank == self.world_size
 
     @property
     def shards(self) -> int:
-        """Into how many different parts the images of one step are divided."""
+        """How many different parts the images of one step are cut into."""
         return self.world_size if self.kind.splits_batch else 1
 
     @property
     def images_per_step(self) -> int:
-        """Images that all ranks together take in while each makes one step."""
+        """Different images that all ranks together train while each of them makes one step."""
         return self.batch_per_rank if self.kind.whole_batch else self.batch_per_rank * self.world_size
 
     @property
     def batch_size(self) -> int:
-        """The Batch Size column: images behind one update of the weights, as published (a server's push is an update)."""
+        """The Batch Size column, as published: images that one update of the weights comes from. (An asynchronous server makes an
+        update from each push.)"""
         if self.kind.server and self.consistency == "async":
             return self.batch_per_rank
         return self.images_per_step
 
     @property
     def name(self) -> str:
-        """The row's one name: the published form, then `+key=value` for every other row field that is not at its default."""
+        """The name of the row: the published form, then `+key=value` for every other row field that is not at its default."""
         return names.name_of(self.to_dict() | {"images_per_step": self.images_per_step}, ROW_DEFAULTS)
 
     @classmethod
     def parse(cls, name: str, **fields: Any) -> Spec:
-        """The Spec of a row name; `fields` set the rest. Raises SpecError for anything that is not a row's name (so `../x` is
-        none), and for another spelling of one (`bs0128`, a setting at its default): a row has one name, and so one folder."""
+        """The Spec of a row's name; `fields` set the scale fields. Raises SpecError for a text that is no row's name (such as
+        `../x`), and for another spelling of a name (`bs0128`, a setting at its default): a row has one name, so that it has one
+        folder."""
         row, settings = names.read_name(name)
         for key, text in settings.items():
-            if key in names.told_by_stem(row["strategy"]):
+            if key in names.fields_in_stem(row["strategy"]):
                 raise SpecError(f"'{name}': '{key}' cannot be set after a +; the name says it before, or the machine chooses it")
             if key not in ROW_DEFAULTS:
                 raise SpecError(f"'{name}': '{key}' cannot be set in a row's name{nearest(key, ROW_DEFAULTS)}")
@@ -169,11 +174,12 @@ class Spec:
         return make_spec({**row, **fields})
 
     def but(self, **fields: Any) -> Spec:
-        """The same Spec with some fields changed, checked again."""
+        """A new Spec with some fields changed, all checked again. Raises SpecError."""
         known(fields)
         return dataclasses.replace(self, **fields)
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields by name, as plain values: `Spec(**spec.to_dict()) == spec`."""
         return dataclasses.asdict(self)
 
 
@@ -190,12 +196,12 @@ def known(fields: dict[str, Any]) -> None:
 
 
 def make_spec(fields: dict[str, Any]) -> Spec:
-    """A Spec from plain values, such as YAML holds. Raises SpecError naming the key, the value and the remedy."""
+    """A Spec from plain values, as from YAML. Raises SpecError with the key, the value and the remedy."""
     known(fields)
     return Spec(**fields)
 
 
 def read_text_value(key: str, text: str) -> Any:
-    """A field's value from the command line's `--set key=text`. Raises SpecError."""
+    """The value of a field from the command line's `--set key=text`. Raises SpecError for an unknown key or a wrong type."""
     known({key: text})
     return read_text(FIELDS[key], text)

@@ -1,4 +1,4 @@
-"""Files read and written whole. A reader sees the old content or the new one, never a part."""
+"""Files that are read and written as a whole. A reader sees the old content or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ def read_kept(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON, the file whole or not at all."""
+    """Write plain data as JSON: the whole file or nothing."""
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the process or the machine dies in between."""
+    """Write the whole file or nothing, even if the process or the machine stops in the middle: write a draft beside it, then give
+    the draft its name."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(draft, "wb") as file:

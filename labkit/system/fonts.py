@@ -1,4 +1,4 @@
-"""Which font can draw the Chinese titles, if any. Where none can, plots are labelled in English only: never with boxes."""
+"""Which font can draw the Chinese titles, if any. Without one, plots have English titles only, and never boxes for letters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ PLACES = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", 
 
 
 def has_glyphs(path: str, letters: set[int]) -> bool:
+    """Does the font in this file have all of these characters (Unicode numbers)? False for a file that cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
         font = FT2Font(path)
         return all(font.get_char_index(letter) for letter in letters)
-    except (OSError, RuntimeError):  # listed, but gone or damaged
+    except (OSError, RuntimeError):  # in matplotlib's list, but deleted or damaged
         return False
 
 
@@ -22,7 +23,8 @@ def has_glyphs(path: str, letters: set[int]) -> bool:
 def font_with(text: str) -> str:
     """The name of a font that matplotlib can use and that has every character of a text; "" if there is none.
 
-    matplotlib lists fonts once and remembers the list: of the usual folders we look ourselves for one that came later.
+    matplotlib makes its list of fonts once, and keeps it. A font that was installed later is not in the list, so we search
+    the usual folders as well.
     """
     from matplotlib.font_manager import fontManager
 

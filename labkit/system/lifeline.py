@@ -1,4 +1,4 @@
-"""A process that ends with its parent, whatever ends the parent."""
+"""Makes a process end when its parent ends, for any reason."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from typing import Any
 
 
 def end_with_parent() -> None:
-    """Make this process die when its parent does: by the kernel (even if it is stopped or holds the GIL), and by a thread.
+    """Make this process end when its parent ends. The kernel kills it (also if it is stopped or holds the GIL); and a thread
+    watches the process that asked for it, for systems whose kernel cannot do that.
 
-    A rank's parent is the fork server, which ends when its last writer is gone; a fork inherits that write end and
-    would keep the server, and so itself, alive: it is closed here. The thread watches the process that asked.
+        launcher  --pipe-->  fork server  --fork-->  rank
+                                                     killed by the kernel when the fork server ends
+                             ends when nobody holds the write end of its pipe any more
+
+    A rank is a fork of the fork server, so it inherits that write end. If it kept it, the server would never end, and
+    the rank would never be killed. So the rank closes it here.
     """
     server: Any = forkserver._forkserver
     if getattr(server, "_forkserver_alive_fd", None) is not None:
         with contextlib.suppress(OSError):
             os.close(server._forkserver_alive_fd)
         server._forkserver_alive_fd = None
-    born_to = os.getppid()
+    parent_at_start = os.getppid()
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != born_to:
+    if os.getppid() != parent_at_start:  # the parent ended before the kernel was asked: nobody would kill us
         os._exit(1)
     if parent := parent_process():
         threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()

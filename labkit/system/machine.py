@@ -1,4 +1,4 @@
-"""What this machine is, and what becomes of a row on it: made concrete, or refused with what it would need."""
+"""What this machine is: processor, cores, memory, devices, versions. Knows nothing of rows (rows/fit.py does)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-VERSION = "0.1.0"  # of labkit; pyproject.toml reads it here, so that a checkout that was never installed has one, too
+VERSION = "0.1.0"  # of labkit; pyproject.toml reads it from here, so that a checkout that was never installed has a version
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts that a measurement depends on. `cuda`: the name of each CUDA device. `bf16`: does the processor compute with bf16
-    itself? None: it does not say."""
+    """The facts that a measurement depends on. `cores`: those that this process may use. `cuda`: the name of each CUDA device.
+    `bf16`: does the processor have instructions for bf16? None: unknown."""
 
     cpu: str
     cores: int
@@ -30,11 +30,13 @@ class Machine:
     bf16: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """The facts as plain data, ready for JSON."""
         return asdict(self) | {"cuda": list(self.cuda)}
 
 
 @functools.cache
 def this_machine() -> Machine:
+    """The facts of this machine. They are found out once."""
     import psutil
 
     return Machine(
@@ -48,12 +50,13 @@ def this_machine() -> Machine:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which a container or a batch system may have cut down."""
+    """Cores that this process may use. A container or a batch system may allow fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cgroup_limit(name: str, read: Callable[..., float]) -> float | None:
-    """A number that a container's control group sets; None where there is no limit ("max") or no such file."""
+    """A limit from a file of the control group (cgroup) of a container. `read` turns the words of the file into a number. None if
+    there is no limit ("max") or no such file."""
     try:
         return read(*(CGROUP / name).read_text().split())
     except (OSError, ValueError, TypeError):
@@ -61,12 +64,13 @@ def cgroup_limit(name: str, read: Callable[..., float]) -> float | None:
 
 
 def loopback() -> str:
-    """The name of the network interface that leads nowhere else."""
+    """The name of the network interface that connects this machine with itself only."""
     return "lo0" if sys.platform == "darwin" else "lo"
 
 
 def _cpuinfo(*keys: str) -> str:
-    """What Linux tells under the first of these keys that it has, of the first core; nothing elsewhere."""
+    """A line of Linux's /proc/cpuinfo about the first core: the value of the first of these keys that it has; "" if there is
+    none, and on other systems."""
     try:
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
@@ -79,14 +83,14 @@ def _cpu_name() -> str:
 
 
 def computes_in_bf16() -> bool | None:
-    """Has the processor arithmetic for bf16? By the names that Linux has for such instructions, on x86 and on Arm."""
+    """Does the processor have instructions for bf16? Linux has names for them on x86 and on Arm. None on other systems."""
     flags = _cpuinfo("flags", "Features").split()
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags)) if flags else None
 
 
 def _cuda_names() -> tuple[str, ...]:
-    """The devices that torch sees. Where no driver is installed there are none, and no seconds go into importing torch to hear so."""
-    if "rocm" not in version("torch"):  # torch for AMD's devices calls them CUDA, too, and has another driver
+    """The names of the devices that torch finds. Importing torch takes seconds, so it is imported only if a driver is there."""
+    if "rocm" not in version("torch"):  # torch for AMD's devices calls them CUDA as well, and uses another driver
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
@@ -97,5 +101,6 @@ def _cuda_names() -> tuple[str, ...]:
 
 
 def versions() -> dict[str, str]:
+    """The versions of Python, labkit, and the libraries that decide what a run computes."""
     found = {name: version(name) for name in ("torch", "torchvision", "numpy")}
     return {"python": platform.python_version(), **found, "labkit": VERSION}

@@ -103,7 +103,7 @@ def test_legible_can_fail():
 
 
 def test_an_unknown_drawing():
-    with pytest.raises(SpecError, match="drawing 'rnig': there is none of that name; did you mean 'ring'"):
+    with pytest.raises(SpecError, match="drawing 'rnig': there is no such drawing; did you mean 'ring'"):
         drawings.drawing("rnig")
     with pytest.raises(SpecError, match="known: amp_step"):
         drawings.alt("nothing like it")

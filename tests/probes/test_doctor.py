@@ -31,7 +31,7 @@ def test_doctor_looks_at_everything(labkit: Callable[..., Said]) -> None:
     assert all(set(finding) == {"level", "what", "text", "remedy"} for finding in findings)
     assert {finding["level"] for finding in findings} <= {"ok", "note", "problem"}
     assert said.code == any(finding["level"] == "problem" for finding in findings)
-    assert not [finding for finding in findings if "could not be looked at" in finding["text"]]
+    assert not [finding for finding in findings if "could not be checked" in finding["text"]]
     assert all(finding["remedy"] for finding in findings if finding["level"] == "problem")
 
 
@@ -53,7 +53,7 @@ def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(doctor, "CHECKS", (broken,))
     assert [(finding.level, finding.text) for finding in doctor.examine()] == [
-        ("problem", "could not be looked at: ZeroDivisionError: some fault")
+        ("problem", "could not be checked: ZeroDivisionError: some fault")
     ]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from labkit.plots.traces import holds_figure, split_figure, timeline
-from labkit.probes.recorder import Scales
+from labkit.probes.recorder import SavedBytes
 from labkit.probes.trace import longer, split_of, trace, union
 from labkit.processes.diagnose import RunFailed
 from labkit.rows.fields import SpecError
@@ -116,23 +116,21 @@ def test_stages_hand_on_each_micro_batch(traces):
 
 def test_activations_are_weighed_once_and_let_go():
     """Two layers on 3 images of 4 numbers: the images and 8 outputs each are kept; weights, their views, and buffers are not."""
-    model, scales = (
+    model, saved = (
         nn.Sequential(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True)), nn.Linear(8, 2)),
-        Scales(),
+        SavedBytes(),
     )
     x, y = torch.randn(3, 4), []
     for layer in model:
-        scales.on(layer)
+        saved.start(layer)
         x = layer(x)
         y.append(x)
-        scales.off()
+        saved.stop()
     images, out, statistics = 3 * 4 * 4, 3 * 8 * 4, 2 * 8 * 4
-    assert scales.now == scales.peak == images + out + out + statistics, (
-        "images; into and out of BatchNorm; its mean and deviation"
-    )
+    assert saved.now == saved.peak == images + out + out + statistics, "images; into and out of BatchNorm; its mean and deviation"
     y[-1].sum().backward()
     del x, y
-    assert scales.now == 0 and scales.peak > 0
+    assert saved.now == 0 and saved.peak > 0
 
 
 def test_silence_only_where_it_can(traces):
@@ -140,7 +138,7 @@ def test_silence_only_where_it_can(traces):
     assert not silent.exchange and len(silent.ranks) == 2
     assert longer(traces[DDP], silent) > 0 and longer(None, silent) is None
     assert len(trace("ps_mode_resnet18_bs128_workers2", "tiny", steps=2, exchange=False).ranks) == 2, "no server is needed"
-    with pytest.raises(SpecError, match="model_parallel has no exchange to leave out"):
+    with pytest.raises(SpecError, match="model_parallel cannot compute without its exchange"):
         trace(PIPE, "tiny", exchange=False)
 
 

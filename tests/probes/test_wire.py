@@ -38,7 +38,7 @@ def test_bad_questions_are_refused(monkeypatch):
     monkeypatch.setattr("labkit.processes.fork_server.warm", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(SpecError, match="ranks=1"):
         wire(ranks=1)
-    with pytest.raises(SpecError, match="gloo and nccl"):
+    with pytest.raises(SpecError, match="must be gloo or nccl"):
         wire(backend="mpi")
     with pytest.raises(SpecError, match="needs 64 CUDA devices"):
         wire(ranks=64, backend="nccl")

@@ -46,7 +46,7 @@ def no_broadcast(build, spec, place, injected):
         return DistributedDataParallel(*arguments, **settings, init_sync=False)
 
     if spec.strategy == "ddp":
-        patch.object(module, "DistributedDataParallel", without_sync).start()
+        patch.object(module.nn.parallel, "DistributedDataParallel", without_sync).start()
     else:
         patch.object(module, "broadcast_from_rank0", injected.append).start()
     return build()
