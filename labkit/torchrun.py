@@ -33,6 +33,7 @@ from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.runs.train import figures
 from labkit.system.lifeline import end_with_parent
+from labkit.system.locks import refuse_links
 from labkit.system.machine import this_machine
 
 
@@ -65,6 +66,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
 
 def rank_results(spec: Spec, rank: int, local_rank: int, folder) -> list[dict[str, Any]]:
     """Train as this rank; on rank 0, what all ranks measured, by rank."""
+    refuse_links(folder, runs_folder())
     (folder / "events").mkdir(parents=True, exist_ok=True)
     device = device_of(spec, rank, local_rank)
     if device.type == "cuda":

@@ -26,8 +26,9 @@ def write_json(path: Path, content: Any) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, even if the process or the machine dies in between."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    draft.unlink(missing_ok=True)  # of a process that had our number, or a link that somebody put there
     try:
-        with open(draft, "wb") as file:
+        with open(draft, "xb") as file:  # x: never through a link
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
