@@ -135,7 +135,12 @@ def report(
     from labkit.report.write import write_report
 
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
-    print(*write_report(profile, overrides, languages=languages), sep="\n")
+    unwritten = False
+    try:
+        print(*write_report(profile, overrides, languages=languages), sep="\n")
+    except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
+        say(error)
+        unwritten = True
     new, wall_s = batch.results_since(began), time.time() - began
     trained, tested = (f"{100 * sum(result[key] for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
@@ -145,7 +150,7 @@ def report(
     failed = [status for status in statuses if status.status != "ok"]
     for status in failed:
         print(f"notebook {status.notebook}: {status.status}: {status.reason}")
-    finish(lines, FAILED if failed else 0)
+    finish(lines, FAILED if failed or unwritten else 0)
 
 
 @app.command()

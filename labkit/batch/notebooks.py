@@ -11,7 +11,6 @@ import hashlib
 import html
 import importlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from typing import Any
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.system.files import write_whole
+from labkit.system.places import place
 
 EVERYTHING = 99  # the notebook that reads the results of all others
 
@@ -40,7 +40,8 @@ class Notebook:
 
 
 def notebooks_folder() -> Path:
-    return Path(os.environ.get("LABKIT_NOTEBOOKS", params.ROOT / "notebooks"))
+    """$LABKIT_NOTEBOOKS, or notebooks/ of the checkout; absolute (see `places`)."""
+    return place("LABKIT_NOTEBOOKS", params.ROOT / "notebooks")
 
 
 def discover(only: Iterable[int] | None = None) -> list[Notebook]:

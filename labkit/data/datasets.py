@@ -18,6 +18,7 @@ from labkit.data.decoders import DECODERS
 from labkit.data.raw_files import FILES, URLS, DatasetError, contents, find, remedy, to_disk, writing
 from labkit.rows.catalog import DATASETS, DatasetInfo
 from labkit.rows.fields import nearest
+from labkit.system.places import place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,8 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def cache_folder() -> Path:
-    """$LABKIT_DATA, or ~/.cache/labkit; absolute, since a worker may stand in another folder."""
-    return Path(os.environ.get("LABKIT_DATA") or "~/.cache/labkit").expanduser().absolute()
+    """$LABKIT_DATA, or ~/.cache/labkit; absolute (see `places`)."""
+    return place("LABKIT_DATA", "~/.cache/labkit")
 
 
 def prepare(name: str, cache: Path | None = None) -> Path:

@@ -18,13 +18,15 @@ from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
 from labkit.system.files import read_json, write_json, write_whole  # noqa: F401
 from labkit.system.locks import open_lock, refuse_links
 from labkit.system.machine import this_machine, versions
+from labkit.system.places import place
 
 FREE_BYTES_NEEDED = 64 * 2**20
 QUIET = "LABKIT_QUIET"  # the lock of the batch that we work for: see `quiet`
 
 
 def runs_folder() -> Path:
-    return Path(os.environ.get("LABKIT_RUNS", params.ROOT / "runs"))
+    """$LABKIT_RUNS, or runs/ of the checkout; absolute (see `places`)."""
+    return place("LABKIT_RUNS", params.ROOT / "runs")
 
 
 def label_of(profile: str, overrides: dict[str, Any]) -> str:
