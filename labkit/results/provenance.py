@@ -85,6 +85,10 @@ def notes(profile: Profile, overrides: dict[str, Any], results: Results) -> list
             found.append({"kind": f"mixed.{what}", "n": len(values), "names": unique(odd)})
     if results and all(machine != this_machine().to_dict() for machine, _ in seen(results, "machine")):
         found.append({"kind": "other_machine"})
+    for settings, names in seen([{"environment": {}} | result for result in results], "environment"):
+        if settings:
+            told = ", ".join(f"{key}={value}" for key, value in settings.items())
+            found.append({"kind": "environment", "settings": told, "names": unique(names)})
     asked = {key: value for key, value in {**profile.fields, **overrides}.items() if value != "auto"}
     if old := [r["name"] for r in results if any(r["spec"].get(key) != value for key, value in asked.items())]:
         found.append({"kind": "old_settings", "names": unique(old)})

@@ -19,6 +19,7 @@ from labkit.system.files import read_json, write_json, write_whole  # noqa: F401
 from labkit.system.locks import open_lock, refuse_links
 from labkit.system.machine import this_machine, versions
 from labkit.system.places import place
+from labkit.system.tuning import outside_settings
 
 FREE_BYTES_NEEDED = 64 * 2**20
 QUIET = "LABKIT_QUIET"  # the lock of the batch that we work for: see `quiet`
@@ -60,7 +61,8 @@ def keep(folder: Path, outcome: dict[str, Any]) -> None:
 
 def conditions(spec: Spec) -> dict[str, Any]:
     """All that a kept result must share with a new run to stand for it."""
-    return {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
+    about = {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
+    return about | {"environment": outside_settings()}
 
 
 def commit() -> str:

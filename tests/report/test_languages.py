@@ -67,7 +67,7 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
         "kind": verdict.KINDS,
         "verdict": verdict.HEADS,
         "note": [f"mixed.{what}" for what in ONE_PER_REPORT]
-        + ["other_machine", "old_settings", "later_attempt", "busy", "no_bf16", "untimed"],
+        + ["other_machine", "old_settings", "later_attempt", "environment", "busy", "no_bf16", "untimed"],
         "agreement": ["mostly", "partly", "hardly", "reversed", "unknown"],
         "status": ["ok", "needs", "not run", "failed", "oom", "timeout", "interrupted", "incomplete", "running", "kernel died"],
         "memory": ["cpu", "cuda", "both"],
