@@ -15,8 +15,7 @@ import typer
 
 import labkit
 from labkit.rows.fields import SpecError
-from labkit.rows.spec import read_text_value
-from labkit.terminal import WORDS, notebook_bar, print_json, records, say, show, show_figures
+from labkit.terminal import WORDS, notebook_bar, print_json, read_numbers, read_sets, records, say, show, show_figures
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # which typer reads from the command line
@@ -213,19 +212,6 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
             bar.update(task, total=total, completed=done + part, description=f"{where}\n{row.name}")
 
         return records(run_rows(names, profile, repeats=repeats, fresh=fresh, overrides=overrides, on_progress=on_progress))
-
-
-def read_sets(texts: list[str] | None) -> dict[str, Any]:
-    return {key: read_text_value(key, value) for key, _, value in (text.partition("=") for text in texts or [])}
-
-
-def read_numbers(text: str) -> list[int] | None:
-    """`4,10` as numbers; nothing: None."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    for word in words:
-        if not word.isdecimal():
-            raise SpecError(f"--only {text}: '{word}' must be the number of a notebook, as in --only 4,10")
-    return [int(word) for word in words] or None
 
 
 def finish(lines: list[dict[str, Any]], code: int = 0) -> None:

@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 import typer
 
-from labkit.cli import read_sets
 from labkit.data.datasets import prepare
 from labkit.engine import loop
 from labkit.engine.measure import Progress
@@ -35,6 +34,7 @@ from labkit.runs.train import figures
 from labkit.system.lifeline import end_with_parent
 from labkit.system.locks import refuse_links
 from labkit.system.machine import this_machine
+from labkit.terminal import read_sets
 
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:

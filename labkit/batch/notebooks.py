@@ -20,6 +20,7 @@ from typing import Any
 
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
+from labkit.rows.yaml_files import read_yaml
 from labkit.system.files import write_whole
 from labkit.system.places import place
 
@@ -93,7 +94,7 @@ def settable(path: Path) -> set[str]:
 def parameters_of(notebook: Notebook, **given: Any) -> dict[str, Any]:
     """The group's params file as `papermill -f` reads it, and what the caller gives to every notebook. Raises SpecError for a
     parameter that the notebook does not set itself: papermill would pass it on with a warning, and nothing would use it."""
-    values = (params.read_yaml(notebook.group.file) if notebook.group else {}) | given
+    values = (read_yaml(notebook.group.file) if notebook.group else {}) | given
     known = settable(notebook.path)
     for key in values:
         if key not in known:
