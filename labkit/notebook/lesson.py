@@ -14,6 +14,7 @@ from labkit.notebook.ran import Ran, kept
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.runs import train
+from labkit.runs.asked import check_lesson, check_overrides
 from labkit.runs.plan import Planned, plan
 
 WHICH = {"fastest": ("images_per_s", False), "least_memory": ("max_mem_mb", True), "most_accurate": ("best_acc_pct", False)}
@@ -29,7 +30,8 @@ PUBLISHED_KEY = {"images_per_s": "avg_throughput_img_s", "max_mem_mb": "max_gpu_
 class Lesson:
     """A group of rows at a profile. `rows`: other rows than the group file's; `overrides`: Spec fields on top of the profile.
 
-    `fresh`: True trains again what has a result; a time (Unix seconds) only what is older than it.
+    `fresh`: True trains again what has a result; a time (Unix seconds) only what is older than it. Raises SpecError for each of
+    them that is not as it should be, in its type too, and says how papermill is told.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Lesson:
         rows: Any = (),
         claim: str = "",
     ):
+        check_lesson(group, rows, claim)
+        check_overrides(overrides)
         found = params.group(group)
         self.group = dataclasses.replace(found, rows=tuple(rows) or found.rows, claim=claim.strip() or found.claim)
         self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
@@ -107,7 +111,7 @@ class Lesson:
         """
         from labkit.notebook.live import Live
 
-        asked, changed = list(rows or self.group.rows), {**self.overrides, **overrides}
+        asked, changed = rows or self.group.rows, {**self.overrides, **overrides}
         before = kept(asked, self.profile, changed)
         expected = {name: line["total_time_s"] for name, line in before.lines.items() if line["total_time_s"]}
         live = Live(self.group.title_en if rows is None else "More rows", before.planned, self.repeats, expected)

@@ -13,6 +13,7 @@ from labkit.rows.fields import SpecError
 from labkit.rows.fit import Needs, fit
 from labkit.rows.names import UnknownName
 from labkit.rows.spec import Spec
+from labkit.runs.asked import check_overrides, check_rows
 from labkit.system.machine import this_machine
 
 
@@ -55,6 +56,8 @@ def fit_all(specs: list[Spec], overrides: dict[str, Any]) -> list[Planned]:
 
 def wanted(rows: Any, profile: str, overrides: dict[str, Any] | None = None) -> list[Spec]:
     """The Specs that are asked for, checked as far as can be without looking at the machine, which takes seconds."""
+    check_rows(rows)
+    check_overrides(overrides)
     scale = params.profile(profile).fields
     specs = [asked.but(**(overrides or {})) for asked in _specs(rows, scale)]
     for spec in specs:

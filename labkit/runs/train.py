@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit.rows.fields import SpecError
 from labkit.rows.fit import process_group
 from labkit.rows.spec import Spec
+from labkit.runs.asked import check_times
 from labkit.runs.folders import claimed, conditions, keep, label_of, opening, quiet, runs_folder
 from labkit.runs.plan import Planned, fit_all, wanted
 from labkit.system.files import read_json, write_json
@@ -32,8 +32,6 @@ def train_rows(
     on_progress: Callable[[Planned, int, list[dict[str, Any]]], None] | None,
 ) -> tuple[list[Planned], dict[str, list[dict[str, Any]]], str]:
     """What `run` does, without pandas: what was planned, the outcomes of each row that runs here, and the folder's label."""
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
-        raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
     specs = get_ready(rows, profile, repeats, fresh, overrides)
     planned, label = fit_all(specs, overrides or {}), label_of(profile, overrides or {})
     outcomes: dict[str, list[dict[str, Any]]] = {row.name: [] for row in planned}
@@ -56,6 +54,7 @@ def get_ready(rows: Any, profile: str, repeats: int, fresh: bool | float, overri
     """
     from labkit.processes.fork_server import warm
 
+    check_times(repeats, fresh)
     specs, folder = wanted(rows, profile, overrides), runs_folder() / label_of(profile, overrides or {})
     names = [{spec.name, spec.but(backend="gloo").name if spec.backend == "nccl" else spec.name} for spec in specs]
     kept = all(any((folder / name / str(repeats) / "result.json").exists() for name in either) for either in names)
