@@ -52,15 +52,18 @@ def prepare(name: str, cache: Path | None = None) -> Path:
 
 
 def open_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """What `prepare` stored, as read-only memory maps by name. Raises DatasetError if the folder is damaged."""
+    """What `prepare` stored, as read-only memory maps by name. Raises DatasetError if the folder is damaged, or may not be read."""
     import numpy as np
 
     try:
-        about = json.loads((folder / "info.json").read_text())
+        about = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
         _check(_known(about["name"]), arrays)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{folder}: the prepared arrays are damaged ({error}); delete this folder and start again") from error
+        what, remedy = "are damaged", "delete this folder and start again"
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # whether they may be read is no content
+            what, remedy = "cannot be read", "see that you may read it, or set LABKIT_DATA to another folder"
+        raise DatasetError(f"{folder}: the prepared arrays {what} ({error}); {remedy}") from error
     return arrays
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds; None if there is none. Raises OSError, as it is if the file cannot be read."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # what it says; that it cannot be read is another matter, and told as it is
         raise OSError(f"{path}: damaged ({error}); delete this file to have the row trained again") from error
 
 

@@ -55,7 +55,7 @@ def available_cores() -> int:
 def cgroup_limit(name: str, read: Callable[..., float]) -> float | None:
     """A number that a container's control group sets; None where there is no limit ("max") or no such file."""
     try:
-        return read(*(CGROUP / name).read_text().split())
+        return read(*(CGROUP / name).read_text(encoding="utf-8").split())
     except (OSError, ValueError, TypeError):
         return None
 
@@ -68,7 +68,7 @@ def loopback() -> str:
 def _cpuinfo(*keys: str) -> str:
     """What Linux tells under the first of these keys that it has, of the first core; nothing elsewhere."""
     try:
-        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return ""
     return next((value.strip() for key, _, value in lines if key.strip() in keys), "")
