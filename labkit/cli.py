@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 Only = Annotated[str, typer.Option(metavar="N,N", help="Only the notebooks of these numbers.")]
 Lang = Annotated[Language, typer.Option(help="Languages of the report.")]
 Deadline = Annotated[float | None, typer.Option(metavar="S", help="End a notebook after S seconds.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report lies, if not in the repository.")]
 Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="How often each side is run, in turns.")]
 
 
@@ -114,7 +116,7 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
 @app.command()
 def report(
     profile: Profile = "quick", only: Only = "", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False,
-    lang: Lang = Language.both, deadline: Deadline = None,
+    lang: Lang = Language.both, deadline: Deadline = None, folder: Folder = None,
 ) -> None:  # fmt: skip
     """Execute all notebooks, which train every row that this machine can run, and write the report. What is still valid is kept.
 
@@ -125,18 +127,19 @@ def report(
     """
     from labkit.batch import batch
     from labkit.batch.notebooks import discover
+    from labkit.report.write import check_place, write_report
     from labkit.results import table as results
     from labkit.rows import params
 
-    began, overrides, numbers = time.time(), read_sets(sets), read_numbers(only)
-    with notebook_bar([notebook.name for notebook in discover(numbers)]) as on_progress:
+    began, overrides, numbers, path = time.time(), read_sets(sets), read_numbers(only), folder and folder / "report.md"
+    names = [notebook.name for notebook in discover(numbers)]
+    check_place(path)
+    with notebook_bar(names) as on_progress:
         statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
-    from labkit.report.write import write_report
-
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
     unwritten = False
     try:
-        print(*write_report(profile, overrides, languages=languages), sep="\n")
+        print(*write_report(profile, overrides, path, languages=languages), sep="\n")
     except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
         say(error)
         unwritten = True
@@ -153,7 +156,7 @@ def report(
 
 
 @app.command()
-def check(profile: Profile = "quick", sets: Sets = None) -> None:
+def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None) -> None:
     """Make the report's tables and texts again from the result folders, and compare. Exit code 1 if the files say anything else.
 
     \b
@@ -161,8 +164,9 @@ def check(profile: Profile = "quick", sets: Sets = None) -> None:
     """
     from labkit.report.check import check_report, report_files
 
-    differences = check_report(profile, read_sets(sets))
-    print(*(differences or [f"{', '.join(file.name for file in report_files())}: as the result folders say"]), sep="\n")
+    path = folder and folder / "report.md"
+    differences = check_report(profile, read_sets(sets), path)
+    print(*(differences or [f"{', '.join(file.name for file in report_files(path))}: as the result folders say"]), sep="\n")
     raise typer.Exit(FAILED if differences else 0)
 
 

@@ -14,6 +14,7 @@ import functools
 import io
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,18 @@ def write_report(
     for file, text in files.items():
         write_whole(file, text.encode())
     return list(files)
+
+
+def check_place(path: Path | None = None) -> None:
+    """Raise OSError unless a report and its plots can be written there: to be asked before the work of an hour is done for it."""
+    folder = Path(path or params.ROOT / "report.md").absolute().parent
+    for place in (folder, folder / "plots"):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            remedy = "make it writable, or write the report elsewhere: `labkit report --folder DIR`"
+            raise OSError(f"{place}: the report cannot be written there ({error.strerror}); {remedy}") from error
 
 
 def keep_results(path: Path, runs: Path) -> None:
