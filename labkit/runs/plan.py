@@ -58,7 +58,7 @@ def wanted(rows: Any, profile: str, overrides: dict[str, Any] | None = None) -> 
     """The Specs that are asked for, checked as far as can be without looking at the machine, which takes seconds."""
     check_rows(rows)
     check_overrides(overrides)
-    scale = params.profile(profile).fields
+    scale = {**params.profile(profile).fields, **(overrides or {})}  # together: what one does not allow, the other may mend
     specs = [asked.but(**(overrides or {})) for asked in _specs(rows, scale)]
     for spec in specs:
         _check_samples(spec)
