@@ -14,10 +14,10 @@ from labkit.runs.plan import wanted
 from tests.helpers.refusals import refused
 
 
-def torch_refuses(model: str, size: int, images: int, norm: str) -> bool:
-    network = build_model(model, 8, 1, 10, norm).train()
+def torch_refuses(network: torch.nn.Module, size: int, images: int) -> bool:
     try:
-        network(torch.zeros(images, 1, size, size))
+        with torch.no_grad():
+            network(torch.zeros(images, 1, size, size))
     except ValueError as error:
         assert "more than 1 value per channel" in str(error)
         return True
@@ -33,13 +33,14 @@ def spec_refuses(**fields: Any) -> bool:
     return False
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("size", [8, 9, 10, 15, 16, 17])
-def test_refused_is_what_torch_refuses(model: str, size: int) -> None:
-    for images in (1, 2, 3):
-        for norm in ("batch", "group"):
+def test_refused_is_what_torch_refuses(model: str, norm: str) -> None:
+    network = build_model(model, 8, 1, 10, norm).train()
+    for size in (8, 9, 16):
+        for images in (1, 2):
             asked = {"model": model, "image_size": size, "batch_per_rank": images, "norm": norm}
-            assert spec_refuses(**asked) == torch_refuses(model, size, images, norm), (images, norm)
+            assert spec_refuses(**asked) == torch_refuses(network, size, images), (size, images)
 
 
 @pytest.mark.parametrize("strategy", KINDS)
