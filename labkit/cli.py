@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 import time
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import labkit
 from labkit.rows.fields import SpecError
-from labkit.rows.spec import read_text_value
-from labkit.terminal import WORDS, as_told, notebook_bar, print_json, say, show, show_figures
+from labkit.terminal import WORDS, as_told, notebook_bar, print_json, read_numbers, read_sets, say, show, show_figures
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # which typer reads from the command line
@@ -30,6 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 Only = Annotated[str, typer.Option(metavar="N,N", help="Only the notebooks of these numbers.")]
 Lang = Annotated[Language, typer.Option(help="Languages of the report.")]
 Deadline = Annotated[float | None, typer.Option(metavar="S", help="End a notebook after S seconds.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report lies, if not in the repository.")]
 Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="How often each side is run, in turns.")]
 
 
@@ -117,7 +118,7 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
 @app.command()
 def report(
     profile: Profile = "quick", only: Only = "", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False,
-    lang: Lang = Language.both, deadline: Deadline = None,
+    lang: Lang = Language.both, deadline: Deadline = None, folder: Folder = None,
 ) -> None:  # fmt: skip
     """Execute all notebooks, which train every row that this machine can run, and write the report. What is still valid is kept.
 
@@ -128,17 +129,23 @@ def report(
     """
     from labkit.batch import batch
     from labkit.batch.notebooks import discover
+    from labkit.report.write import check_place, write_report
     from labkit.results.table import kept_lines
     from labkit.rows import params
     from labkit.runs.plan import plan
 
-    began, overrides, numbers = time.time(), read_sets(sets), read_numbers(only)
-    with notebook_bar([notebook.name for notebook in discover(numbers)]) as on_progress:
+    began, overrides, numbers, path = time.time(), read_sets(sets), read_numbers(only), folder and folder / "report.md"
+    names = [notebook.name for notebook in discover(numbers)]
+    check_place(path)
+    with notebook_bar(names) as on_progress:
         statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
-    from labkit.report.write import write_report
-
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
-    print(*write_report(profile, overrides, languages=languages), sep="\n")
+    unwritten = False
+    try:
+        print(*write_report(profile, overrides, path, languages=languages), sep="\n")
+    except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
+        say(error)
+        unwritten = True
     new, wall_s = batch.results_since(began), time.time() - began
     trained, tested = (f"{100 * sum(getattr(result, key) for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
@@ -148,11 +155,11 @@ def report(
     failed = [status for status in statuses if status.status != "ok"]
     for status in failed:
         print(f"notebook {status.notebook}: {status.status}: {status.reason}")
-    finish(lines, FAILED if failed else 0)
+    finish(lines, FAILED if failed or unwritten else 0)
 
 
 @app.command()
-def check(profile: Profile = "quick", sets: Sets = None) -> None:
+def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None) -> None:
     """Make the report's tables and texts again from the result folders, and compare. Exit code 1 if the files say anything else.
 
     \b
@@ -160,8 +167,9 @@ def check(profile: Profile = "quick", sets: Sets = None) -> None:
     """
     from labkit.report.check import check_report, report_files
 
-    differences = check_report(profile, read_sets(sets))
-    print(*(differences or [f"{', '.join(file.name for file in report_files())}: as the result folders say"]), sep="\n")
+    path = folder and folder / "report.md"
+    differences = check_report(profile, read_sets(sets), path)
+    print(*(differences or [f"{', '.join(file.name for file in report_files(path))}: as the result folders say"]), sep="\n")
     raise typer.Exit(FAILED if differences else 0)
 
 
@@ -214,19 +222,6 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
 
         outcomes = train_rows(planned, repeats, fresh, on_progress)
     return [as_told(line) for line in lines_of(planned, outcomes)]
-
-
-def read_sets(texts: list[str] | None) -> dict[str, Any]:
-    return {key: read_text_value(key, value) for key, _, value in (text.partition("=") for text in texts or [])}
-
-
-def read_numbers(text: str) -> list[int] | None:
-    """`4,10` as numbers; nothing: None."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    for word in words:
-        if not word.isdecimal():
-            raise SpecError(f"--only {text}: '{word}' must be the number of a notebook, as in --only 4,10")
-    return [int(word) for word in words] or None
 
 
 def finish(lines: list[dict[str, Any]], code: int = 0) -> None:

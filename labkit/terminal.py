@@ -1,4 +1,5 @@
-"""What the command line prints: results as tables, on a terminal and elsewhere; progress on stderr. Loads nothing heavy."""
+"""What the command line prints: results as tables, on a terminal and elsewhere; progress on stderr. And how it reads the values
+of its options. Loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,9 +10,28 @@ from contextlib import contextmanager
 from typing import Any
 
 from labkit.results.metrics import METRICS, memory_is
-from labkit.rows.spec import Spec
+from labkit.rows.fields import SpecError
+from labkit.rows.spec import Spec, read_text_value
 
 WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet"}
+
+
+def read_sets(texts: list[str] | None) -> dict[str, Any]:
+    """What `--set key=value` sets, by key. Raises SpecError for a key that is set twice."""
+    pairs = [text.partition("=") for text in texts or []]
+    keys = [key for key, _, _ in pairs]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise SpecError(f"--set {twice.pop()}: is set twice; leave one")
+    return {key: read_text_value(key, value) for key, _, value in pairs}
+
+
+def read_numbers(text: str) -> list[int] | None:
+    """`4,10` as numbers; nothing: None."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if not word.isdecimal():
+            raise SpecError(f"--only {text}: '{word}' must be the number of a notebook, as in --only 4,10")
+    return [int(word) for word in words] or None
 
 
 def as_told(line: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 import typer
 
-from labkit.cli import read_sets
 from labkit.data.datasets import prepare
 from labkit.engine import loop
 from labkit.engine.measure import Progress
@@ -33,7 +32,9 @@ from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.runs.train import figures
 from labkit.system.lifeline import end_with_parent
+from labkit.system.locks import refuse_links
 from labkit.system.machine import this_machine
+from labkit.terminal import read_sets
 
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:
@@ -66,6 +67,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
 
 def rank_results(spec: Spec, rank: int, local_rank: int, folder) -> list[dict[str, Any]]:
     """Train as this rank; on rank 0, what all ranks measured, by rank."""
+    refuse_links(folder, runs_folder())
     (folder / "events").mkdir(parents=True, exist_ok=True)
     device = device_of(spec, rank, local_rank)
     if device.type == "cuda":

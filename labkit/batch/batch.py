@@ -23,6 +23,7 @@ from labkit.processes.fork_server import lend
 from labkit.rows import params
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import FIELDS
+from labkit.runs.asked import check_times
 from labkit.runs.folders import claimed, quiet, runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.result import Result, read_result
@@ -104,8 +105,7 @@ def get_ready(
     deadline_s: float | None,
 ) -> list[Task]:
     """All that is asked for, checked as far as can be without executing it."""
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
-        raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
+    check_times(repeats, fresh)
     if deadline_s is not None and not 0 < deadline_s < 10**7:
         raise SpecError(f"deadline={deadline_s:g}: must be a number of seconds above 0")
     folder = plan("all", profile, overrides).folder.absolute() / "notebooks"

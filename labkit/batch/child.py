@@ -168,7 +168,7 @@ def main() -> None:
     with quiet(alone=False):  # another notebook may be at work: no row of it is to be measured meanwhile
         manager = get_ready(start["cwd"])
     job = json.loads(sys.stdin.readline())
-    with open(start["events"], "a", buffering=1) as events:
+    with open(start["events"], "a", buffering=1, encoding="utf-8") as events:
         status, reason = execute(job, manager, events)
         events.write(json.dumps({"status": status, "reason": reason}) + "\n")
     sys.stdout.flush()

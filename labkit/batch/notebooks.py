@@ -11,7 +11,6 @@ import hashlib
 import html
 import importlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -21,7 +20,9 @@ from typing import Any
 
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
+from labkit.rows.yaml_files import read_yaml
 from labkit.system.files import write_whole
+from labkit.system.places import place
 
 EVERYTHING = 99  # the notebook that reads the results of all others
 
@@ -40,7 +41,8 @@ class Notebook:
 
 
 def notebooks_folder() -> Path:
-    return Path(os.environ.get("LABKIT_NOTEBOOKS", params.ROOT / "notebooks"))
+    """$LABKIT_NOTEBOOKS, or notebooks/ of the checkout; absolute (see `places`)."""
+    return place("LABKIT_NOTEBOOKS", params.ROOT / "notebooks")
 
 
 def discover(only: Iterable[int] | None = None) -> list[Notebook]:
@@ -92,7 +94,7 @@ def settable(path: Path) -> set[str]:
 def parameters_of(notebook: Notebook, **given: Any) -> dict[str, Any]:
     """The group's params file as `papermill -f` reads it, and what the caller gives to every notebook. Raises SpecError for a
     parameter that the notebook does not set itself: papermill would pass it on with a warning, and nothing would use it."""
-    values = (params.read_yaml(notebook.group.file) if notebook.group else {}) | given
+    values = (read_yaml(notebook.group.file) if notebook.group else {}) | given
     known = settable(notebook.path)
     for key in values:
         if key not in known:

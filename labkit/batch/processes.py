@@ -144,7 +144,7 @@ def ended(code: int, log: Path) -> tuple[str, str]:
     if code < 0:
         memory = " (out of memory?)" if code == -signal.SIGKILL else ""
         return "failed", f"the notebook's process was killed by {signal.Signals(-code).name}{memory}"
-    lines = log.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"exit code {code}"]
     return "failed", f"the notebook's process failed: {lines[-1]} (more in {log.name})"
 
 

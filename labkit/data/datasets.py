@@ -18,6 +18,7 @@ from labkit.data.decoders import DECODERS
 from labkit.data.raw_files import FILES, URLS, DatasetError, contents, find, remedy, to_disk, writing
 from labkit.rows.catalog import DATASETS, DatasetInfo
 from labkit.rows.fields import nearest
+from labkit.system.places import place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,8 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def cache_folder() -> Path:
-    """$LABKIT_DATA, or ~/.cache/labkit; absolute, since a worker may stand in another folder."""
-    return Path(os.environ.get("LABKIT_DATA") or "~/.cache/labkit").expanduser().absolute()
+    """$LABKIT_DATA, or ~/.cache/labkit; absolute (see `places`)."""
+    return place("LABKIT_DATA", "~/.cache/labkit")
 
 
 def prepare(name: str, cache: Path | None = None) -> Path:
@@ -53,15 +54,18 @@ def prepare(name: str, cache: Path | None = None) -> Path:
 
 def open_arrays(folder: Path) -> dict[str, np.ndarray]:
     """The arrays that `prepare` stored, by their names in ARRAYS, as read-only memory maps. Raises DatasetError if the folder is
-    damaged."""
+    damaged, or may not be read."""
     import numpy as np
 
     try:
-        about = json.loads((folder / "info.json").read_text())
+        about = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
         _check(_known(about["name"]), arrays)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{folder}: the prepared arrays are damaged ({error}); delete this folder and start again") from error
+        what, remedy = "are damaged", "delete this folder and start again"
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # whether they may be read is no content
+            what, remedy = "cannot be read", "see that you may read it, or set LABKIT_DATA to another folder"
+        raise DatasetError(f"{folder}: the prepared arrays {what} ({error}); {remedy}") from error
     return arrays
 
 

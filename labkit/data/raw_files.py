@@ -99,7 +99,9 @@ def _verified(name: str, file: str, path: Path, called: str, remedy: str) -> byt
         if not file.endswith(".tar.gz"):
             data = zlib.decompressobj(wbits=31).decompress(data, MAX_BYTES)  # of a truncated file: what can be unpacked
         found = f"has SHA-256 {hashlib.sha256(data).hexdigest()}"
-    except (OSError, zlib.error) as error:
+    except OSError as error:
+        raise DatasetError(f"dataset={name}: {called} cannot be read ({error}); see that you may read it, or {remedy}") from error
+    except zlib.error as error:
         data, found = b"", f"cannot be read ({error})"
     if found != f"has SHA-256 {expected}":
         raise DatasetError(f"dataset={name}: {called} {found}, expected {expected}; truncated or changed: {remedy}")

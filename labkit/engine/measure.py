@@ -122,7 +122,7 @@ class Progress:
         self.rank, self.phase, self.epoch_index, self.step = rank, "start", 0, 0
         self.loss: torch.Tensor | None = None
         self.lock = threading.Lock()
-        self.file = open(events, "a", buffering=1)  # noqa: SIM115 - open for the life of the process
+        self.file = open(events, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - open for the life of the process
         threading.Thread(target=self.beat, daemon=True, name="progress").start()
 
     def at(self, phase: str, epoch: int | None = None, step: int = 0) -> None:

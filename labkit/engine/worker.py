@@ -52,7 +52,7 @@ def rank_main(job: Job, rank: int) -> None:
     # DataLoader's processes are to be forks of the rank, as in a script: multiprocessing would give each rank a fork server
     # of its own, which imports torch again for five seconds and is sent a copy of the images.
     multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn", force=True)
-    log = open(job.folder / f"logs/rank{rank}.log", "a", buffering=1)  # noqa: SIM115 - open for the life of the process
+    log = open(job.folder / f"logs/rank{rank}.log", "a", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - open for the life of the process
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log

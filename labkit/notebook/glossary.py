@@ -6,7 +6,8 @@ import functools
 
 from labkit.notebook.cells import Grid
 from labkit.rows.fields import SpecError, nearest
-from labkit.rows.params import PARAMS, read_yaml
+from labkit.rows.params import PARAMS
+from labkit.rows.yaml_files import read_yaml
 
 
 @functools.cache

@@ -16,13 +16,15 @@ from labkit.results.table import published_by_name
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.runs import train
+from labkit.runs.asked import check_lesson, check_overrides
 from labkit.runs.plan import Plan, plan
 
 
 class Lesson:
     """A group of rows at a profile. `rows`: other rows than the group file's; `overrides`: Spec fields on top of the profile.
 
-    `fresh`: True trains again what has a result; a time (Unix seconds) only what is older than it.
+    `fresh`: True trains again what has a result; a time (Unix seconds) only what is older than it. Raises SpecError for each of
+    them that is not as it should be, in its type too, and says how papermill is told.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class Lesson:
         rows: Any = (),
         claim: str = "",
     ):
+        check_lesson(group, rows, claim)
+        check_overrides(overrides)
         found = params.group(group)
         self.group = dataclasses.replace(found, rows=tuple(rows) or found.rows, claim=claim.strip() or found.claim)
         self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
@@ -99,7 +103,7 @@ class Lesson:
         """
         from labkit.notebook.live import Live
 
-        asked, changed = list(rows or self.group.rows), {**self.overrides, **overrides}
+        asked, changed = rows or self.group.rows, {**self.overrides, **overrides}
         before = kept(asked, self.profile, changed)
         expected = {name: line["total_time_s"] for name, line in before.lines.items() if line["total_time_s"]}
         planned = train.get_ready(asked, self.profile, self.repeats, self.fresh, changed)

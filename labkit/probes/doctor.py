@@ -98,6 +98,16 @@ def arithmetic() -> Findings:
         yield "note", "the processor imitates bf16", remedy
 
 
+def environment() -> Findings:
+    """Variables of the environment that change speed."""
+    from labkit.system.tuning import outside_settings
+
+    if not (found := outside_settings()):
+        yield "ok", "nothing is set that changes the speed of torch, its libraries or malloc"
+    for name, value in found.items():
+        yield "note", f"{name}={value} may change speed", f"unset {name}, unless you mean it: results are kept apart by it"
+
+
 def memory() -> Findings:
     """Free memory, of the machine or of its container."""
     from labkit.system.machine import cgroup_limit
@@ -242,4 +252,18 @@ def processes() -> Findings:
         yield "ok", "no stray workers, and no other training"
 
 
-CHECKS = (system, cores, arithmetic, memory, shared_memory, loopback, torch_build, cuda, fonts, data_sets, runs_folder, processes)
+CHECKS = (
+    system,
+    cores,
+    arithmetic,
+    environment,
+    memory,
+    shared_memory,
+    loopback,
+    torch_build,
+    cuda,
+    fonts,
+    data_sets,
+    runs_folder,
+    processes,
+)

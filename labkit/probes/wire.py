@@ -16,6 +16,7 @@ from typing import Any
 
 from labkit.rows.fields import SpecError
 from labkit.system.machine import this_machine, versions
+from labkit.system.tuning import outside_settings
 
 SIZES = tuple(2**k for k in range(10, 27, 2))  # 1 KiB to 64 MiB
 LARGE = 2**24  # bytes; from this size on there are at most three turns: one of 64 MiB takes 80 ms between two CPU ranks
@@ -47,7 +48,7 @@ def wire(
         )
     folder = runs_folder() / "probes/wire" / f"{backend}-{ranks}-{turns}-{max(sizes)}"
     about = {"machine": this_machine().to_dict(), "versions": versions(), "code": code_digest(), "sizes": list(sizes)}
-    about |= {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
+    about |= {"environment": outside_settings(), "probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = None if fresh else read_kept(folder / "wire.json", about)
     if kept is None:
         with claimed(folder), quiet():

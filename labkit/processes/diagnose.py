@@ -48,7 +48,7 @@ class RankView:
         return self.event["epoch"], self.event["step"], self.event["phase"] != "data"
 
     def log_tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(lines[-LOG_LINES:])
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from labkit.processes.diagnose import RunFailed
 from labkit.processes.digest import code_digest
+from labkit.system.tuning import settings_mark
 
 PRELOAD = ["labkit.engine.worker", "labkit.processes.launch"]
 LENT = "LABKIT_FORK_SERVER"  # the address of a fork server that may be used, and the digest of the code that it has imported
@@ -32,14 +33,15 @@ _imported = ""  # the digest of the code that the fork server has imported
 def warm(wait: bool = False) -> None:
     """Start the fork server, so that it imports torch while the caller does something else; `wait` until it has.
 
-    One that imported the code before a file of it was edited is replaced: a student's change counts from the next run on.
+    One that imported the code before a file of it was edited is replaced: a student's change counts from the next run on. So is
+    one that was started with other settings of torch in its environment, which its forks inherit.
     """
     global _imported
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for CUDA any other way would spoil it for forks
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with without_main():
-        if _imported != (now := code_digest()) and not multiprocessing.active_children():
+        if _imported != (now := code_digest() + settings_mark()) and not multiprocessing.active_children():
             if not _give_back():
                 _server._stop()
             _imported = now

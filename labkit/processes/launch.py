@@ -19,6 +19,7 @@ from typing import Any
 from labkit.engine.job import Job
 from labkit.processes.fork_server import warm, without_main
 from labkit.processes.supervise import Rank, supervise
+from labkit.system.locks import refuse_links
 
 POLL_S = 0.1
 GRACE_S = 5.0  # after a rank lost its peer, the time for the peer to say why
@@ -52,6 +53,7 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
             f"target {job.target}: a function defined in a cell or script cannot run in another process; put it in a module"
         )
     folder = job.folder
+    refuse_links(folder, folder)
     for name in ("logs", "events", "scratch"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)

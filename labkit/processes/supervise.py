@@ -54,7 +54,7 @@ class Rank:
 
     def left(self, ending: str) -> Any:
         path = self.folder / f"scratch/rank{self.rank}.{ending}"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def supervise(job: Job, ranks: list[Rank], on_progress) -> list[dict[str, Any]]:

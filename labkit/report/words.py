@@ -16,7 +16,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from labkit.report.markdown import plain
-from labkit.rows.params import read_yaml
+from labkit.rows.yaml_files import read_yaml
 
 TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("en", "zh")

@@ -12,7 +12,9 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,18 +44,45 @@ def write_report(
     the profile's result folders. Returns the files' paths, without the plots'.
 
     The same folders give the same bytes. `path` is where report.md goes, or would go; by default the repository's root. Each
-    file is replaced whole or not at all. Raises SpecError for an unknown profile or language, or a bad override.
+    file is replaced whole or not at all. Raises SpecError for an unknown profile or language, or a bad override; OSError where no
+    row has a result and the report that stands there shows some.
     """
     from labkit.plots.overviews import save_plots
 
     path, languages = Path(path or params.ROOT / "report.md").absolute(), checked(languages)
     found = Found(profile, overrides or {}, path.parent)
+    if not found.ran:
+        keep_results(path, path.parent / found.runs)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_plots(found.rows, path.parent / "plots")
     files = texts(Content(found, path), languages)
     for file, text in files.items():
         write_whole(file, text.encode())
     return list(files)
+
+
+def check_place(path: Path | None = None) -> None:
+    """Raise OSError unless a report and its plots can be written there: to be asked before the work of an hour is done for it."""
+    folder = Path(path or params.ROOT / "report.md").absolute().parent
+    for place in (folder, folder / "plots"):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            remedy = "make it writable, or write the report elsewhere: `labkit report --folder DIR`"
+            raise OSError(f"{place}: the report cannot be written there ({error.strerror}); {remedy}") from error
+
+
+def keep_results(path: Path, runs: Path) -> None:
+    """Raise OSError if a report with results stands where one without would go: those are somewhere else, or were deleted."""
+    for language in LANGUAGES:
+        for style in STYLES:
+            file, nothing = file_of(path, language, style), Words(language, style)("results.none")
+            if file.exists() and str(nothing) not in file.read_text(encoding="utf-8"):
+                raise OSError(
+                    f"{file}: shows results, and there are none in {os.path.normpath(runs)}; the report was left as it is. "
+                    "Set LABKIT_RUNS to the folder of the results, or delete the report to have one without"
+                )
 
 
 def checked(languages: Iterable[str]) -> tuple[str, ...]:

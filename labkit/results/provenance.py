@@ -89,6 +89,10 @@ def notes(profile: Profile, overrides: dict[str, Any], results: list[Result]) ->
             found.append({"kind": f"mixed.{what}", "n": len(values), "names": unique(odd)})
     if results and all(result.machine != machine.this_machine() for result in results):
         found.append({"kind": "other_machine"})
+    for settings, names in seen(results, lambda result: result.environment):
+        if settings:
+            told = ", ".join(f"{key}={value}" for key, value in settings.items())
+            found.append({"kind": "environment", "settings": told, "names": unique(names)})
     asked = {key: value for key, value in {**profile.fields, **overrides}.items() if value != "auto"}
     if old := [r.name for r in results if any(getattr(r.spec, key) != value for key, value in asked.items())]:
         found.append({"kind": "old_settings", "names": unique(old)})

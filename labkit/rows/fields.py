@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,6 +65,8 @@ def read_text(f: dataclasses.Field, text: str) -> Any:
     """The value of a field from a text, as in the command line's `--set key=text`. Raises SpecError if the text is not of the
     field's type. It checks no limits: Spec does that."""
     wanted = str(f.type)
+    if wanted in ("int", "float") and (re.match("[-+]?0[0-9]", text) or "_" in text or not text.isascii()):  # as YAML is read
+        raise SpecError(f"{f.name}={text}: write the number with the digits 0 to 9, without a 0 in front ({f.metadata['about']})")
     try:
         if wanted == "bool":
             return {"true": True, "false": False}[text.lower()]

@@ -16,6 +16,7 @@ from typing import Any
 from labkit.rows.fields import SpecError, check_value, nearest
 from labkit.rows.names import UnknownName
 from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
+from labkit.rows.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params"
@@ -44,25 +45,6 @@ class Profile:
     about: str
     about_zh: str
     fields: dict[str, Any]
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises SpecError naming the file, and the line where it can."""
-    import yaml
-
-    try:
-        fastest = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(path.read_text(encoding="utf-8"), fastest)
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is not UTF-8, or a date that is none
-        at = getattr(error, "problem_mark", None)
-        where = f"{path}, line {at.line + 1}, column {at.column + 1}" if at else str(path)
-        what = getattr(error, "problem", None) or str(error)
-        raise SpecError(f"{where}: not readable as YAML: {what}") from None
-    if not isinstance(content, dict):
-        raise SpecError(f"{path}: must hold `key: value` lines, not {type(content).__name__}")
-    return content
 
 
 def _check_keys(path: Path, content: dict[str, Any], types: dict[str, type]) -> None:

@@ -102,6 +102,14 @@ class Spec:
             raise SpecError(
                 f"micro_batches={self.micro_batches}: does not divide the batch of {self.batch_per_rank}; use a divisor of it"
             )
+        if self.norm == "batch" and -(-self.image_size // 8) == 1 and self.batch_per_rank == self.micro_batches:
+            # Three stages halve the side, rounding up: at 8 the last one has one value per channel and image. torch refuses to
+            # normalise one value, from inside a rank.
+            cut = f"micro_batches={self.micro_batches}" if self.micro_batches > 1 else f"batch_per_rank={self.batch_per_rank}"
+            raise SpecError(
+                f"{cut}: one image at a time, of {self.image_size} pixels a side, leaves norm=batch one value per channel in the last "
+                "stage, and it needs two; use two images, image_size=9 or more, or norm=group"
+            )
         if self.schedule == "1f1b" and self.micro_batches < self.world_size:
             raise SpecError(f"schedule=1f1b: needs micro_batches >= {self.world_size} (the stages), not {self.micro_batches}")
         if self.staleness_bound != 3 and self.consistency != "ssp":

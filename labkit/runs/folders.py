@@ -16,14 +16,18 @@ from labkit.processes.digest import code_digest
 from labkit.rows import params
 from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
 from labkit.system.files import read_json, write_json, write_whole  # noqa: F401
+from labkit.system.locks import open_lock, refuse_links
 from labkit.system.machine import this_machine, versions
+from labkit.system.places import place
+from labkit.system.tuning import outside_settings
 
 FREE_BYTES_NEEDED = 64 * 2**20
 QUIET = "LABKIT_QUIET"  # the lock of the batch that we work for: see `quiet`
 
 
 def runs_folder() -> Path:
-    return Path(os.environ.get("LABKIT_RUNS", params.ROOT / "runs"))
+    """$LABKIT_RUNS, or runs/ of the checkout; absolute (see `places`)."""
+    return place("LABKIT_RUNS", params.ROOT / "runs")
 
 
 def label_of(profile: params.Profile, overrides: dict[str, Any]) -> str:
@@ -56,7 +60,8 @@ def keep(folder: Path, outcome: dict[str, Any]) -> None:
 
 def conditions(spec: Spec) -> dict[str, Any]:
     """All that a kept result must share with a new run to stand for it."""
-    return {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
+    about = {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
+    return about | {"environment": outside_settings()}
 
 
 def commit() -> str:
@@ -76,10 +81,13 @@ def commit() -> str:
 def claimed(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process alone. Raises OSError, with a remedy, before anything is trained."""
     try:
+        refuse_links(folder, runs_folder())
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the run
+        lock = open_lock(folder / ".lock")
     except OSError as error:
+        if error.errno is None:  # ours, which says what to do
+            raise
         raise OSError(
             f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written"
         ) from error
@@ -105,7 +113,7 @@ def quiet(lock: Path | str | None = None, alone: bool = True) -> Iterator[None]:
     but not beside a measurement (getting the next notebook's process ready, making a page) shares it. Outside a batch
     (no `lock`, nor one in the environment) there is nothing to wait for."""
     if path := lock or os.environ.get(QUIET):
-        with open(path, "a") as file:
+        with open_lock(Path(path)) as file:
             fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
             yield
     else:
@@ -115,10 +123,14 @@ def quiet(lock: Path | str | None = None, alone: bool = True) -> Iterator[None]:
 def held(folder: Path) -> bool:
     """Is a process training in this folder? The kernel lets go of a lock when its holder dies, whatever the cause."""
     try:
-        with open(folder / ".lock") as lock:
+        with open_lock(folder / ".lock", create=False) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return False  # a link or a pipe in its place: labkit never trains with such a lock
     return False

@@ -14,6 +14,7 @@ from labkit.rows.fields import SpecError
 from labkit.rows.fit import Needs, fit
 from labkit.rows.names import UnknownName
 from labkit.rows.spec import Spec
+from labkit.runs.asked import check_overrides, check_rows
 from labkit.runs.folders import label_of, runs_folder
 from labkit.system.machine import this_machine
 
@@ -69,8 +70,11 @@ def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = N
 
     Raises SpecError before anything is started.
     """
+    check_rows(rows)
+    check_overrides(overrides)
     chosen, overrides = params.profile(profile), dict(overrides or {})
-    specs = [asked.but(**overrides) for asked in _specs(rows, chosen.fields)]
+    scale = {**chosen.fields, **overrides}  # together: what one does not allow, the other may mend
+    specs = [asked.but(**overrides) for asked in _specs(rows, scale)]
     for spec in specs:
         _check_samples(spec)
     return Plan(chosen, overrides, tuple(fit_all(specs, overrides)))

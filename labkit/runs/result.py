@@ -59,6 +59,7 @@ class Result:
     max_mem_mib     peak memory of the rank that needed most. CUDA: the allocator's peak; CPU: growth of the resident set
     startup_s       from the call to the first step; train_s, eval_s, data_wait_s: of the rank that took longest
     total_time_s    from the call until all ranks have ended
+    environment     variables set from outside that change speed (system/tuning.py)
     strategy        what strategies counted, such as a server's {"staleness": {updates late: gradients}}
     later_attempt   status and reason of a later try that gave no result; not part of the file
     """
@@ -70,6 +71,7 @@ class Result:
     spec: Spec
     machine: Machine
     versions: dict[str, str]
+    environment: dict[str, str]
     code: str
     commit: str
     started_at: float

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit.rows.fields import SpecError
 from labkit.rows.fit import process_group
 from labkit.rows.spec import Spec
+from labkit.runs.asked import check_times
 from labkit.runs.folders import claimed, conditions, keep, opening, quiet, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
 from labkit.runs.result import NoResult, Outcomes, Result, read_result
@@ -35,8 +35,7 @@ def get_ready(
     """
     from labkit.processes.fork_server import warm
 
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
-        raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000")
+    check_times(repeats, fresh)
     planned = plan(rows, profile, overrides)
     kept = all((planned.folder / row.name / str(repeats) / "result.json").exists() for row in planned.runnable)
     if planned.runnable and (fresh is not False or not kept):

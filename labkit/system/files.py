@@ -46,8 +46,9 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write the whole file or nothing, even if the process or the machine stops in the middle: write a draft beside it, then give
     the draft its name."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    draft.unlink(missing_ok=True)  # of a process that had our number, or a link that somebody put there
     try:
-        with open(draft, "wb") as file:
+        with open(draft, "xb") as file:  # x: never through a link
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

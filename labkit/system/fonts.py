@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 PLACES = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
@@ -34,7 +35,7 @@ def font_with(text: str) -> str:
         if "Last Resort" not in font.name and has_glyphs(font.fname, letters):
             return font.name
     known = {font.fname for font in fontManager.ttflist}
-    files = [str(file) for place in PLACES for file in Path(place).expanduser().rglob("*.[to]t[fc]")]
+    files = [str(file) for place in PLACES for file in Path(os.path.expanduser(place)).rglob("*.[to]t[fc]")]
     for file in sorted(set(files) - known):
         if has_glyphs(file, letters):
             fontManager.addfont(file)

@@ -58,7 +58,7 @@ def cgroup_limit(name: str, read: Callable[..., float]) -> float | None:
     """A limit from a file of the control group (cgroup) of a container. `read` turns the words of the file into a number. None if
     there is no limit ("max") or no such file."""
     try:
-        return read(*(CGROUP / name).read_text().split())
+        return read(*(CGROUP / name).read_text(encoding="utf-8").split())
     except (OSError, ValueError, TypeError):
         return None
 
@@ -72,7 +72,7 @@ def _cpuinfo(*keys: str) -> str:
     """A line of Linux's /proc/cpuinfo about the first core: the value of the first of these keys that it has; "" if there is
     none, and on other systems."""
     try:
-        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return ""
     return next((value.strip() for key, _, value in lines if key.strip() in keys), "")

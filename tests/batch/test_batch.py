@@ -213,7 +213,7 @@ def test_report_executes_writes_and_tells(lab, capsys, monkeypatch) -> None:
     assert times.startswith("wall time ") and " s for 1 new runs: " in times and "training" in times, "the row is trained once"
     begun_and_ended = [f"notebook {n} of 2: {name}" for n, name in ((1, "20_x"), (2, "21_y")) for _ in "ab"]
     assert [line.removeprefix("labkit: ").removesuffix(": ok") for line in said.err.splitlines()] == begun_and_ended
-    assert asked == [("tiny", {"epochs": 1, "device": "cpu"}, {"languages": ("en", "zh")})]
+    assert asked == [("tiny", {"epochs": 1, "device": "cpu"}, None, {"languages": ("en", "zh")})]
 
     said = call(capsys, monkeypatch, *words, "--only", "20,22", "--lang", "zh")
     assert said.code == 1 and "for 0 new runs" in said.out

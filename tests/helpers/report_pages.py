@@ -21,7 +21,7 @@ def everything():
     put_all(versions={"torch": "2.14.1", "labkit": "<0>"})
     put(DDP, 1234.5, repeat=2, code="0ther", commit="def456+", load_1min=7.5, later_attempt="failed: a | <b>x</b>")
     put(DDP, repeat=3, status="oom", reason="rank 1: a | b <script>alert(1)</script> **x**")
-    put(SERVER, 0.0, repeat=2, strategy={"staleness": {"0": 2, "1": 1}})
+    put(SERVER, 0.0, repeat=2, strategy={"staleness": {"0": 2, "1": 1}}, environment={"TORCH_X": "a|*b*", "OMP_Y": "1"})
     folder = folders.runs_folder() / "quick" / "notebooks"
     folder.mkdir()
     for name, status, reason in (("01_one_gpu_vs_several", "ok", ""), ("04_data_cache", "timeout", "in cell 5: a | <i>")):

@@ -129,3 +129,13 @@ def test_stray_workers_are_found(adopts_orphans: None, monkeypatch: pytest.Monke
         os.kill(server, signal.SIGKILL)
         launcher.kill()
         os.waitpid(server, 0)
+
+
+def test_settings_that_change_speed_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from labkit.system import tuning
+
+    monkeypatch.setattr(tuning, "outside_settings", lambda: {})
+    assert [finding[0] for finding in doctor.environment()] == ["ok"]
+    monkeypatch.setattr(tuning, "outside_settings", lambda: {"LD_PRELOAD": "/x.so"})
+    ((level, text, remedy),) = doctor.environment()
+    assert level == "note" and "LD_PRELOAD=/x.so" in text and "unset LD_PRELOAD" in remedy

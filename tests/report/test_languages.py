@@ -68,7 +68,7 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
         "kind": verdict.KINDS,
         "verdict": verdict.HEADS,
         "note": [f"mixed.{what}" for what in ONE_PER_REPORT]
-        + ["other_machine", "old_settings", "later_attempt", "busy", "no_bf16", "untimed"],
+        + ["other_machine", "old_settings", "later_attempt", "environment", "busy", "no_bf16", "untimed"],
         "agreement": ["mostly", "partly", "hardly", "reversed", "unknown"],
         "status": [
             "ok",
@@ -187,5 +187,7 @@ def test_a_group_s_figure_stands_with_it(tmp_path, pictures):
     group = texts["report.md"].partition("### 4. ")[2].partition("\n### ")[0]
     assert "](plots/group_04.png)" in group and texts["report.md"].count("plots/group_") == 1, "no group has number 11"
     assert "](plots/throughput.png)" in texts["report.zh.md"]
-    assert "plots/group_04.png" not in written(tmp_path, profile="classroom")["report.md"], "left by another profile"
     assert '<a href="plots/group_04.svg"><img src="data:image/png;base64,' in texts["report.html"]
+    for name in texts:  # a report without results does not replace one with results
+        (tmp_path / name).unlink()
+    assert "plots/group_04.png" not in written(tmp_path, profile="classroom")["report.md"], "left by another profile"

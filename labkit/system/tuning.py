@@ -1,0 +1,45 @@
+"""Environment variables that change how fast torch, its libraries or malloc work: a figure measured with some is another figure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+# From torch's documentation of its environment variables, and the names in its libraries.
+FAMILIES = (
+    *("TORCH_", "PYTORCH_", "ATEN_", "C10_", "FBGEMM_", "LRU_CACHE_CAPACITY", "KINETO_"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "MKLDNN_", "DNNL_", "ONEDNN_", "OPENBLAS_", "BLIS_"),
+    *("NCCL_", "GLOO_", "TP_", "UCX_"),
+    *(
+        "CUDA_LAUNCH_BLOCKING",
+        "CUDA_DEVICE_MAX_CONNECTIONS",
+        "CUBLAS",
+        "CUDNN_",
+        "NVIDIA_TF32_OVERRIDE",
+        "MIOPEN_",
+        "HSA_",
+        "HIP_",
+    ),
+    *("MALLOC_", "TCMALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTHONMALLOC", "PYTHONDEVMODE", "PYTHONTRACEMALLOC"),
+)
+# What labkit sets itself, so that no value from outside counts: threads by torch.set_num_threads, and the loopback as interface.
+OURS = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "PYTORCH_NVML_BASED_CUDA_CHECK"}
+# What torchrun, conda and `import sklearn` set without being asked, and what changes no speed.
+HARMLESS = {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "MKL_INTERFACE_LAYER", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+ABOUT_A_BUILD = ("_VERSION", "_HOME", "_DIR", "_ARCH_LIST", "_BUILD_NUMBER")  # as container images set them
+
+
+def outside_settings() -> dict[str, str]:
+    """The variables that change speed and were set outside labkit, by name; an empty value counts as none."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if value and name.startswith(FAMILIES) and name not in OURS | HARMLESS and not name.endswith(ABOUT_A_BUILD)
+    }
+
+
+def settings_mark() -> str:
+    """Nothing where there are none; else a word that is another one for other settings."""
+    found = json.dumps(outside_settings())
+    return "" if found == "{}" else f"+{hashlib.sha256(found.encode()).hexdigest()[:8]}"
