@@ -83,7 +83,7 @@ class Precision:
     """
 
     def __init__(self, spec: Spec, place: Place, sharded: bool = False):
-        self.spec, self.total_steps, self.steps, self.sharded = spec, place.total_steps, 0, sharded
+        self.spec, self.total_steps, self.steps = spec, place.total_steps, 0
         half = spec.amp_dtype if spec.amp_dtype != "auto" else ("fp16" if place.device.type == "cuda" else "bf16")
         dtype = torch.float16 if half == "fp16" else torch.bfloat16
         self.autocast = partial(torch.autocast, place.device.type, dtype=dtype, enabled=spec.amp)
@@ -107,8 +107,6 @@ class Precision:
         """The update of this step, at this step's learning rate; skipped if an fp16 gradient overflowed."""
         set_learning_rate(optimizer, self.spec, self.total_steps, self.steps)
         self.steps += 1
-        if self.sharded:  # here the ranks tell each other of an overflow; fused SGD alone would look at its own gradients only
-            self.scaler.unscale_(optimizer)
         self.scaler.step(optimizer)
         self.scaler.update()
 

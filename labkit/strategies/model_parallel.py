@@ -28,8 +28,10 @@ class ModelParallel:
         broadcast_from_rank0([*model.parameters(), *model.buffers()])
         self.stage, self.owners = cut(model, place)
         self.micro_batches = spec.micro_batches
-        self.optimizer = make_optimizer(self.stage, spec)
         self.precision = Precision(spec, place, sharded=True)
+        if self.precision.scaler.is_enabled() and spec.optimizer_impl == "fused":
+            spec = spec.but(optimizer_impl="foreach")  # torch's fused SGD hears of no overflow but its own stage's
+        self.optimizer = make_optimizer(self.stage, spec)
         self.told = self.layout = None  # shape, strides and type of the activations at the cut: told once, then known
         if spec.micro_batches > 1:
             stage = PipelineStage(Pipe(self.run_stage, self.stage), place.rank, place.processes, place.device)
