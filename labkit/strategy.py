@@ -93,7 +93,7 @@ class Precision:
     """
 
     def __init__(self, spec: Spec, place: Place, sharded: bool = False):
-        self.spec, self.total_steps, self.steps, self.sharded = spec, place.total_steps, 0, sharded
+        self.spec, self.total_steps, self.steps = spec, place.total_steps, 0
         half = spec.amp_dtype
         if half == "auto":
             half = "fp16" if place.device.type == "cuda" else "bf16"
@@ -121,8 +121,6 @@ class Precision:
         """Make this step's update, at this step's learning rate. The scaler skips it if an fp16 gradient overflowed."""
         set_learning_rate(optimizer, self.spec, self.total_steps, self.steps)
         self.steps += 1
-        if self.sharded:  # here the ranks tell each other of an overflow; fused SGD alone would look at its own gradients only
-            self.scaler.unscale_(optimizer)
         self.scaler.step(optimizer)
         self.scaler.update()
 

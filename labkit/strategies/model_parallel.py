@@ -42,8 +42,11 @@ class ModelParallel:
         broadcast_from_rank0([*model.parameters(), *model.buffers()])
         self.stage, self.owners = cut(model, place)
         self.micro_batches = spec.micro_batches
-        self.optimizer = make_optimizer(self.stage, spec)
         self.precision = Precision(spec, place, sharded=True)
+        if self.precision.scaler.is_enabled() and spec.optimizer_impl == "fused":
+            # torch's fused SGD skips a step for an overflow of its own stage's gradients only; foreach asks the scaler.
+            spec = spec.but(optimizer_impl="foreach")
+        self.optimizer = make_optimizer(self.stage, spec)
         # (shape, strides, type) of the activations that leave this stage and of those that enter it: sent with the first step's
         # activations, known from then on.
         self.layout_out: Any = None

@@ -121,15 +121,15 @@ HALVES = {
 
 
 def overflowing(*, rank, progress, cases):
-    """For every case two steps with fp16; in the first, the gradients that rank 1 holds overflow. The weights before and after
-    each, the loss scale after each."""
+    """For every case three steps with fp16; in the first the gradients that rank 1 holds overflow, in the second all ranks'. The
+    weights before and after each, the loss scale after each."""
     told = {}
     for name, case in cases.items():
         spec, first = Spec(**SGD, **case, world_size=2, amp=True, amp_dtype="fp16"), model()
-        trainer = strategy_class(spec.strategy)(first, spec, Place(rank, 2, CPU, 2, 1))
+        trainer = strategy_class(spec.strategy)(first, spec, Place(rank, 2, CPU, 3, 1))
         steps = []
         trainer.precision.step, weights = spoilt(trainer.precision, rank, steps), [weights_of(trainer)]
-        for step in range(2):
+        for step in range(3):
             part, parts = trainer.shard
             x, y = batch(step)
             trainer.step(x.chunk(parts)[part], y.chunk(parts)[part])
@@ -139,11 +139,11 @@ def overflowing(*, rank, progress, cases):
 
 
 def spoilt(precision, rank, scales):
-    """Its `step`, which on rank 1 finds infinite gradients at first; the loss scale after each goes into `scales`."""
+    """Its `step`, which finds infinite gradients: at first on rank 1, then on both; the loss scale after each goes into `scales`."""
     update = precision.step
 
     def step(optimizer):
-        for p in optimizer.param_groups[0]["params"] if rank == 1 and not scales else ():
+        for p in optimizer.param_groups[0]["params"] if len(scales) == 1 or (rank == 1 and not scales) else ():
             p.grad.mul_(float("inf"))
         update(optimizer)
         scales.append(precision.scaler.get_scale())
@@ -164,10 +164,10 @@ def overflown(tmp_path_factory):
 def test_an_overflow_on_one_rank_skips_the_step_on_all(overflown, name):
     """Each rank holds gradients of its own part of the weights: one that went on alone would train half of the model."""
     for rank, told in enumerate(overflown):
-        before, skipped, after = told[name]["weights"]
-        assert before == skipped, f"{name}, rank {rank}: some weights were updated"
+        before, skipped, again, after = told[name]["weights"]
+        assert before == skipped == again, f"{name}, rank {rank}: some weights were updated"
         assert max(abs(a - b) for a, b in zip(after, skipped, strict=True)) > 1e-3, f"{name}: the next step updates"
-        assert told[name]["scales"] == [2.0**15, 2.0**15], f"{name}, rank {rank}: every rank halves the scale of 65536"
+        assert told[name]["scales"] == [2.0**15, 2.0**14, 2.0**14], f"{name}, rank {rank}: each rank halves the scale of 65536"
 
 
 def test_a_warm_up_takes_whole_steps_and_is_never_shorter_than_asked():
