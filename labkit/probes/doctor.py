@@ -1,7 +1,4 @@
-"""`labkit doctor`: checks of this machine, what could spoil a run, and what to do about it.
-
-Each check is a generator that yields (level, text) or (level, text, remedy); the level is "ok", "note" or "problem".
-"""
+"""`labkit doctor`: what of this machine could spoil a run, and what to do. A check yields (level, text) or (level, text, remedy)."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ import psutil
 
 from labkit.processes.strays import workers
 from labkit.rows.params import chinese_letters
+from labkit.system import machine
 from labkit.system.fonts import font_with
 
 MIB, GIB = 2**20, 2**30
@@ -71,11 +69,9 @@ def system() -> Findings:
 
 def cores() -> Findings:
     """How many cores this process may use, and whether something else uses them now."""
-    from labkit.system.machine import available_cores, cgroup_limit
-
-    usable, busy = available_cores(), os.getloadavg()[0]
+    usable, busy = machine.available_cores(), os.getloadavg()[0]
     text = f"{usable} of {os.cpu_count()} can be used; load of the last minute {busy:.1f}"
-    share = cgroup_limit("cpu.max", lambda quota, period: int(quota) / int(period))
+    share = machine.cgroup_limit("cpu.max", lambda quota, period: int(quota) / int(period))
     if share is not None and share < usable:
         yield "note", f"{text}; a container may use {share:g} of them", "set threads_per_rank so that all ranks together fit"
     elif usable < 2:
@@ -88,9 +84,7 @@ def cores() -> Findings:
 
 def arithmetic() -> Findings:
     """Does the processor have instructions for bf16? Nothing is said where that is unknown."""
-    from labkit.system.machine import computes_in_bf16
-
-    has_bf16 = computes_in_bf16()
+    has_bf16 = machine.computes_in_bf16()
     if has_bf16:
         yield "ok", "the processor computes with bf16 itself"
     elif has_bf16 is not None:
@@ -110,10 +104,8 @@ def environment() -> Findings:
 
 def memory() -> Findings:
     """Free memory, of the machine or of its container."""
-    from labkit.system.machine import cgroup_limit
-
     free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
-    limit, used = cgroup_limit("memory.max", int), cgroup_limit("memory.current", int)
+    limit, used = machine.cgroup_limit("memory.max", int), machine.cgroup_limit("memory.current", int)
     if limit is not None and limit < total:
         free, total = min(free, int(limit - (used or 0))), int(limit)
     text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}"
@@ -141,20 +133,18 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> Findings:
 
 def loopback() -> Findings:
     """Can the ranks of this machine reach each other?"""
-    from labkit.system.machine import loopback as interface
-
     try:
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))
             server.listen(1)
             socket.create_connection(server.getsockname(), timeout=5).close()
     except OSError as error:
-        yield "problem", f"127.0.0.1 does not answer: {error}", f"bring it up: ip link set {interface()} up"
+        yield "problem", f"127.0.0.1 does not answer: {error}", f"bring it up: ip link set {machine.loopback()} up"
         return
-    if interface() in psutil.net_if_addrs():
-        yield "ok", f"127.0.0.1 answers on {interface()}"
+    if machine.loopback() in psutil.net_if_addrs():
+        yield "ok", f"127.0.0.1 answers on {machine.loopback()}"
     else:
-        yield "problem", f"no network interface is called {interface()}", "gloo looks for it under this name; rename it"
+        yield "problem", f"no network interface is called {machine.loopback()}", "gloo looks for it under this name; rename it"
 
 
 def torch_build() -> Findings:
@@ -187,9 +177,7 @@ def torch_of_a_rank(**_: Any) -> dict[str, Any]:
 
 def cuda() -> Findings:
     """The CUDA devices."""
-    from labkit.system.machine import this_machine
-
-    devices = this_machine().cuda
+    devices = machine.this_machine().cuda
     for index, name in enumerate(devices):
         yield "ok", f"device {index}: {name}"
     if not devices:
