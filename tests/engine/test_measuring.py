@@ -85,8 +85,9 @@ def timed(data, monkeypatch):
         monkeypatch.setattr(measure, "peak_resident_bytes", lambda: peak.bytes)
         monkeypatch.setattr(loop, "build", slow)
         monkeypatch.setattr(loop, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-        monkeypatch.setattr(loop, "time", clock)
-        monkeypatch.setattr(loop, "synchronise", lambda _device: setattr(clock, "now", clock.now + DEVICE_S))
+        for module in (loop, measure):
+            monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(measure, "synchronise", lambda _device: setattr(clock, "now", clock.now + DEVICE_S))
         monkeypatch.setattr(loop, "evaluate", slow_evaluation)
         scale = {"dataset": "digits", "image_size": 8, "train_samples": 5 * IMAGES, "epochs": 2, "cache": "true"}
         return loop.train(Spec(**scale, batch_per_rank=IMAGES, warmup_steps=warmup_steps), 0, CPU, data, Silent())

@@ -43,7 +43,6 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
         "spec": spec.to_dict(),
         "machine": machine.this_machine().to_dict(),
         "versions": {"torch": "2.14.1"},
-        "environment": {},
         "code": "c0de",
         "environment": {},
     }

@@ -10,7 +10,7 @@ import torch
 from labkit import Spec
 from labkit.engine.models import MODELS, build_model
 from labkit.rows.kinds import KINDS
-from labkit.runs.plan import wanted
+from labkit.runs.plan import plan
 from tests.helpers.refusals import refused
 
 
@@ -62,6 +62,6 @@ def test_it_is_the_slices_of_a_pipeline() -> None:
 
 def test_it_is_told_when_a_row_is_asked_for() -> None:
     name = "dp_resnet18_bs2_ngpu2_cacheFalse_ampFalse"
-    assert wanted(name, "tiny", {"image_size": 16})
-    assert wanted(name, "tiny", {"image_size": 8, "norm": "group"})
-    refused(lambda: wanted(name, "tiny", {"image_size": 8}), "batch_per_rank=1", "8 pixels", "two images")
+    assert plan(name, "tiny", {"image_size": 16})
+    assert plan(name, "tiny", {"image_size": 8, "norm": "group"})
+    refused(lambda: plan(name, "tiny", {"image_size": 8}), "batch_per_rank=1", "8 pixels", "two images")

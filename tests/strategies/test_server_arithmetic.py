@@ -37,7 +37,7 @@ class Script:
 
     def taken(self):
         """Was each push so far taken: held by the server, or replied to?"""
-        answered, held = Counter(worker for worker, _ in self.replies), Counter(list(self.server.held))
+        answered, held = Counter(worker for worker, _ in self.replies), Counter(list(self.server.arrived))
         given = Counter(worker for worker, _, _ in self.pushes[: self.next])
         return all(answered[worker] + held[worker] == n for worker, n in given.items())
 
@@ -86,7 +86,7 @@ def serve(monkeypatch):
         server = script.server = made(monkeypatch, script, weights_of(1.0, 1.0), 2, steps_per_epoch=steps, **fields)
         for step in range(server.place.total_steps):
             assert server.step(None, None) is None, "a server sees no loss"
-            assert (step + 1) % steps or not (server.held or server.listening), "at an epoch's end nothing is awaited"
+            assert (step + 1) % steps or not (server.arrived or server.listening), "at an epoch's end nothing is awaited"
         assert script.next == len(pushes), "all was taken"
         return server, script
 
