@@ -114,7 +114,7 @@ def trace(
     from labkit.data.datasets import prepare
     from labkit.engine.job import Job
     from labkit.processes.launch import launch
-    from labkit.runs.folders import claimed, conditions, label_of, quiet, runs_folder
+    from labkit.runs.folders import claimed, conditions, label_of, runs_folder
     from labkit.runs.plan import plan
     from labkit.system.files import read_json, write_json
 
@@ -137,7 +137,7 @@ def trace(
     }
     kept = read_json(folder / "trace.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
-        with claimed(folder), quiet():
+        with claimed(folder):
             arguments = {"spec": spec.to_dict(), "data_folder": str(prepare(spec.dataset)), "steps": steps, "exchange": exchange}
             job = Job(
                 target="labkit.probes.trace:trace_rank",

@@ -32,7 +32,7 @@ def wire(
     from labkit.engine.job import Job
     from labkit.processes.digest import code_digest
     from labkit.processes.launch import launch
-    from labkit.runs.folders import claimed, commit, quiet, runs_folder
+    from labkit.runs.folders import claimed, commit, runs_folder
     from labkit.system.files import read_json, write_json
 
     if backend not in ("gloo", "nccl"):
@@ -48,7 +48,7 @@ def wire(
     about |= {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = read_json(folder / "wire.json")
     if fresh or not kept or any(kept.get(key) != about[key] for key in about):
-        with claimed(folder), quiet():
+        with claimed(folder):
             group = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
             threads = max(1, this_machine().cores // ranks)
             job = Job(

@@ -19,7 +19,6 @@ from labkit.system.files import read_json, write_json, write_whole  # noqa: F401
 from labkit.system.machine import this_machine, versions
 
 FREE_BYTES_NEEDED = 64 * 2**20
-QUIET = "LABKIT_QUIET"  # the lock of the batch that we work for: see `quiet`
 
 
 def runs_folder() -> Path:
@@ -97,19 +96,6 @@ def claimed(folder: Path) -> Iterator[None]:
             ) from None
         for draft in folder.glob(".*.json.*"):  # of a process that was killed while it wrote
             draft.unlink()
-        yield
-
-
-@contextlib.contextmanager
-def quiet(lock: Path | str | None = None, alone: bool = True) -> Iterator[None]:
-    """Wait until a batch does nothing else, and keep it so: what is measured holds its lock `alone`. What may go on beside its like
-    but not beside a measurement (getting the next notebook's process ready, making a page) shares it. Outside a batch
-    (no `lock`, nor one in the environment) there is nothing to wait for."""
-    if path := lock or os.environ.get(QUIET):
-        with open(path, "a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            yield
-    else:
         yield
 
 
