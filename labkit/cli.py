@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import labkit
+from labkit.processes.diagnose import RunFailed
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import read_text_value
 from labkit.terminal import WORDS, notebook_bar, print_json, records, say, show, show_figures
@@ -234,6 +235,9 @@ def main() -> None:
     except (SpecError, OSError) as error:
         say(error)
         sys.exit(BAD_INPUT if isinstance(error, SpecError) else FAILED)
+    except RunFailed as failed:  # not of a row, which would be told with its status: the fork server could not start
+        say(failed.reason)
+        sys.exit(FAILED)
     except SystemExit as left:
         if left.code == INTERRUPTED:
             say("interrupted; finished runs are kept, and the same command goes on after them")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from labkit.rows.spec import Spec
+from labkit.system.blame import blame
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,17 @@ class Strategy(Protocol):
 
 
 def strategy_class(name: str) -> type:
-    """The one class with a `step` in labkit/strategies/<name>.py."""
-    module = importlib.import_module(f"labkit.strategies.{name}")
-    return next(c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and hasattr(c, "step"))
+    """The one class with a `step` in labkit/strategies/<name>.py. Raises ImportError, which names the file, the line and the
+    error, if the file cannot be imported or holds no such class."""
+    try:
+        module = importlib.import_module(f"labkit.strategies.{name}")
+    except Exception as error:
+        raise ImportError(blame(error)) from error
+    own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    found = [c for c in own if hasattr(c, "step")]
+    if not found:
+        raise ImportError(f"labkit/strategies/{name}.py: holds no class with a method `step`; see Strategy in labkit/strategy.py")
+    return found[0]
 
 
 class Precision:

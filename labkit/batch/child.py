@@ -6,7 +6,6 @@ printed here, by papermill or by the kernel below Python, goes where the caller 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,17 +13,9 @@ import sys
 from typing import Any
 
 from labkit.batch.notebooks import import_jsonschema
+from labkit.system.lifeline import end_with_parent
 
 IOPUB_S = 60  # longest wait for a cell's outputs after it has ended
-
-
-def end_with_parent(parent: int) -> None:
-    """Die when the batch does, whatever kills it. The kernel looks for its own parent, us, once a second."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class AtomicFile:
@@ -140,7 +131,7 @@ def exit_of(kernel: Any) -> str:
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    end_with_parent(job["parent"])
+    end_with_parent(job["parent"])  # the kernel looks for its own parent, us, once a second
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches us as well: the batch decides, and ends us
     with open(job["events"], "a", buffering=1) as events:
         status, reason = execute(job, events)

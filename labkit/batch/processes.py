@@ -21,6 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from labkit.system.paths import helper_environment
+from labkit.system.temporary import own_folder
+
 TAG = "LABKIT_BATCH"
 LOOK_S = 0.1  # how often we look at a child
 TELL_S = 1.0  # how often a caller hears that a notebook is under way
@@ -34,13 +37,15 @@ def run_child(job: dict[str, Any], log: Path, deadline_s: float, notify: Callabl
     What the processes print goes to `log`. `notify(cell, seconds)` is called every second. On every way out no process is left,
     nor any temporary file of theirs.
     """
-    tag, scratch = uuid.uuid4().hex, Path(tempfile.mkdtemp(prefix="labkit-"))
+    tag, scratch = uuid.uuid4().hex, Path(tempfile.mkdtemp(dir=own_folder()))
     job |= {"events": str(scratch / "events"), "parent": os.getpid()}
     own = {TAG: tag, "TMPDIR": str(scratch), "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter"), "LABKIT_WIDGETS": "0"}
     command = [sys.executable, "-m", "labkit.batch.child", json.dumps(job)]
     try:
         with open(log, "wb") as out:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **own})
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **helper_environment(), **own}
+            )
         try:
             return watch(child, scratch / "events", log, deadline_s, notify)
         finally:

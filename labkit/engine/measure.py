@@ -78,13 +78,13 @@ class Progress:
 
     def write(self, event: dict[str, Any]) -> None:
         with self.lock:
-            self.file.write(json.dumps({"t": time.time(), **event}) + "\n")
+            self.file.write(json.dumps({"t": time.monotonic(), **event}) + "\n")
 
     def beat(self) -> None:
         last, written_at = None, 0.0
         while True:
             where = (self.phase, self.epoch_index, self.step)
-            if where != last or time.time() - written_at > 1:
-                last, written_at = where, time.time()
+            if where != last or time.monotonic() - written_at > 1:
+                last, written_at = where, time.monotonic()
                 self.write(self.now())
             time.sleep(BEAT_S)

@@ -167,9 +167,9 @@ def test_deadline_ends_a_notebook(lab: Path) -> None:
     write_notebook(lab / "notebooks", "20_x", "import time\nfor _ in range(1000): time.sleep(1)")
     for deadline_s in (8, 16, 60, 300):
         (status,) = run_notebooks("tiny", deadline_s=deadline_s)
-        if "cell 3" in status.reason:  # the one that sleeps
+        if "cell 4" in status.reason:  # the one that sleeps
             break
-    assert status.status == "timeout" and status.reason == f"in cell 3: the notebook took more than {deadline_s} s"
+    assert status.status == "timeout" and status.reason == f"in cell 4: the notebook took more than {deadline_s} s"
     nbformat.read(lab / "runs/tiny/notebooks/20_x.ipynb", as_version=4)
 
 
