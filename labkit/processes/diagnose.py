@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import psutil
 
 from labkit.system.limits import limit_behind
 
-LOG_LINES = 30
+LOG_LINES, LOG_BYTES = 30, 20_000
 NCCL_GAVE_UP = "collective operation timeout"
 FORK_SERVER_GONE = 255  # what multiprocessing gives as exit code when the fork server died first
 WAITING_PLACES = ("/torch/distributed/", "/torch/autograd/", "/concurrent/futures/")  # DDP's messages are sent by autograd
@@ -70,7 +71,11 @@ class RankView:
         return self.event["epoch"], self.event["step"], self.event["phase"] != "data"
 
     def log_tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        if not self.log.exists():
+            return ""
+        with open(self.log, "rb") as file:
+            file.seek(max(0, os.path.getsize(self.log) - LOG_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-LOG_LINES:])
 
 
@@ -111,7 +116,7 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
             return RunFailed("incomplete", view.rank, reason, view.log_tail())
         if view.exitcode and not view.error:
             lines = view.log_tail().splitlines()
-            said = f"; it said: {lines[-1]}{limit_behind(lines[-1])}" if lines else ""
+            said = f"; it said: {lines[-1][:500]}{limit_behind(lines[-1])}" if lines else ""
             reason = f"rank {view.rank} left with exit code {view.exitcode}, {view.last_heard}{said}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
     if hung:
