@@ -87,7 +87,7 @@ def unserialisable(*, rank, progress):
 
 
 def test_a_result_that_is_no_plain_data_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match="rank 0 failed .* TypeError: .*set"):
+    with pytest.raises(RunFailed, match=r"rank 0 failed .* TypeError: .*set"):
         launch(Job("tests.processes.test_begin:unserialisable", 1, tmp_path, backend=""))
 
 
