@@ -130,14 +130,14 @@ def report(
     from labkit.results import table as results
     from labkit.rows import params
 
-    began, overrides, numbers = time.time(), read_sets(sets), read_numbers(only)
+    began, before, overrides, numbers = time.monotonic(), batch.results_at(), read_sets(sets), read_numbers(only)
     with notebook_bar([notebook.name for notebook in discover(numbers)]) as on_progress:
         statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
     from labkit.report.write import write_report
 
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
     print(*write_report(profile, overrides, languages=languages), sep="\n")
-    new, wall_s = batch.results_since(began), time.time() - began
+    new, wall_s = batch.results_since(before), time.monotonic() - began
     trained, tested = (f"{100 * sum(result[key] for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
     rows = "all" if numbers is None else [group.number for group in params.groups() if group.number in numbers]

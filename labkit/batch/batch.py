@@ -128,7 +128,7 @@ def has_results(row: Planned, task: Task) -> bool:
 
 def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None) -> Status:
     """Run a notebook in a child process, and note how it ended. Raises KeyboardInterrupt if that was by an interrupt."""
-    status = Status(task.notebook.name, "running", started_at=time.time())
+    status, began = Status(task.notebook.name, "running", started_at=time.time()), time.monotonic()
     for ending in FILES:
         task.path(ending).unlink(missing_ok=True)
     task.write(status)
@@ -152,7 +152,7 @@ def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None
         status.status, status.reason = "interrupted", f"{type(error).__name__} in the batch"
         raise
     finally:
-        status.seconds = time.time() - status.started_at
+        status.seconds = time.monotonic() - began
         task.write(status)
     if status.status == "interrupted":  # somebody ends our processes: start no others
         raise KeyboardInterrupt(f"{status.notebook}: {status.reason}")
@@ -184,7 +184,11 @@ def finish(task: Task, status: Status) -> Status:
     return status
 
 
-def results_since(began: float) -> list[dict[str, Any]]:
-    """All results of runs that began after a time, whatever their profile."""
-    paths = [path for path in runs_folder().glob("*/*/*/result.json") if path.stat().st_mtime >= began]
-    return [result for path in paths if (result := read_json(path)) and result["started_at"] >= began]
+def results_at() -> dict[Path, int]:
+    """All results of runs, whatever their profile, and when each was written (ns). Only to be compared: clocks can be set."""
+    return {path: path.stat().st_mtime_ns for path in runs_folder().glob("*/*/*/result.json")}
+
+
+def results_since(before: dict[Path, int]) -> list[dict[str, Any]]:
+    """All results that were not there `before` (`results_at`), or were other ones."""
+    return [result for path, written in results_at().items() if before.get(path) != written and (result := read_json(path))]

@@ -47,7 +47,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
         loss = mean_loss(losses, place)
         memory.forget_evaluation()
         clock.eval_s += time.perf_counter() - started
-        epochs.append({"epoch": epoch + 1, "train_loss": loss, "test_acc_pct": accuracy, "ended_at": time.time()})
+        epochs.append({"epoch": epoch + 1, "train_loss": loss, "test_acc_pct": accuracy, "ended_at": time.monotonic()})
         progress.epoch(epochs[-1])
     check_weights(state, skeleton, place)
     return {
@@ -95,7 +95,7 @@ class Clock:
 
     def start_epoch(self) -> None:
         self.epoch_began = self.timing_since = time.perf_counter()
-        self.first_step_at = self.first_step_at or time.time()
+        self.first_step_at = self.first_step_at or time.monotonic()
 
     def stepped(self, images: int, waited_s: float) -> None:
         self.steps += 1

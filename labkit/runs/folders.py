@@ -46,9 +46,11 @@ def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float)
     return attempt
 
 
-def keep(folder: Path, outcome: dict[str, Any]) -> None:
-    """End a run: a result replaces the last one; a failure is told beside it."""
-    outcome["total_time_s"] = time.time() - outcome["started_at"]
+def keep(folder: Path, outcome: dict[str, Any], began: float) -> None:
+    """End a run, which `began` at this time of the monotonic clock: a result replaces the last one; a failure is told beside it."""
+    outcome["total_time_s"] = time.monotonic() - began
+    for rank in outcome.get("ranks", []):
+        rank["first_step_at"] += outcome["started_at"] - began  # as a date, like all that a result tells
     write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
     if outcome["status"] == "ok":
         (folder / "attempt.json").unlink()
