@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit.processes.launch import in_a_rank
 from labkit.system import paths
 from labkit.system.paths import helper_path
 from tests.helpers.batch_notebooks import GIVEN, write_notebook
@@ -86,3 +87,14 @@ def test_the_lab_that_we_are_comes_before_another(tmp_path: Path, monkeypatch: p
     assert helper_path() == [standard, paths.ROOT, f"{here}/other", here]
     monkeypatch.setattr(sys, "path", ["", paths.ROOT, standard])
     assert helper_path() == [standard, paths.ROOT, here]
+
+
+def path_of_a_rank(**_: object) -> list[str]:
+    return sys.path
+
+
+def test_a_rank_looks_in_the_current_folder_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert in_a_rank("tests.system.test_paths:path_of_a_rank")[-1] == str(tmp_path)
+    assert sys.path[0] == "", "here it is as it was"
