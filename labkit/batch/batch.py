@@ -25,7 +25,7 @@ from labkit.runs.plan import Planned, plan
 from labkit.runs.statuses import Status
 from labkit.system.files import read_json, write_json
 
-FILES = ("ipynb", "ipynb.draft", "html", "log")
+FILES = ("ipynb", "html", "log")
 
 
 @dataclass

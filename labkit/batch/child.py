@@ -10,9 +10,11 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from labkit.batch.notebooks import import_jsonschema
+from labkit.system.files import write_whole
 from labkit.system.lifeline import end_with_parent
 
 IOPUB_S = 60  # longest wait for a cell's outputs after it has ended
@@ -22,10 +24,7 @@ class AtomicFile:
     """How papermill writes the executed notebook: whole, so that it can be read whenever we are killed."""
 
     def write(self, text: str, path: str) -> None:
-        draft = f"{path}.draft"
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(draft, path)
+        write_whole(Path(path), text.encode())
 
     def pretty_path(self, path: str) -> str:
         return path

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labkit.rows.fields import SpecError
+from labkit.system.files import abandoned, owner
 
 TIMEOUT_S = 30.0  # longest silence of a server
 MAX_BYTES = 200 * 2**20  # more than the largest file here: an endless download or a gzip bomb stops at it
-STALE_S = 24 * 3600.0  # a half-written leftover this old belongs to no living process
+STALE_S = 24 * 3600.0  # a half-written leftover of another host that is this old belongs to no living process
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 URLS = {
     "fashion_mnist": "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
@@ -130,12 +131,13 @@ def _pieces(name: str, url: str, remedy: str) -> Iterator[bytes]:
 @contextmanager
 def writing(folder: Path) -> Iterator[Path]:
     """A new folder in `folder`, to fill and then rename from; what is left of it goes. OSError becomes DatasetError."""
-    temporary = folder / f".part-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = folder / f".part-{owner()}.{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
         for old in folder.glob(".part-*"):
             with suppress(FileNotFoundError):  # renamed just now by a living process
-                if time.time() - os.path.getmtime(old) > STALE_S:
+                made_by = old.name.removeprefix(".part-").rpartition(".")[0]
+                if abandoned(made_by) or time.time() - os.path.getmtime(old) > STALE_S:
                     shutil.rmtree(old, ignore_errors=True)
         yield temporary
     except OSError as error:
