@@ -187,8 +187,8 @@ def test_launch_from_a_thread_whose_starter_has_ended(lab):
 
 def test_two_labs_at_once(lab):
     """Drill 23: they train different rows, and one is told that a row is taken."""
-    fired, train = lab / "two", "print(run_once(SMALL.but(timeout_s=60.0), 'two')['status'])"
-    other = drill.lab_in_another_process(f"with injected('wait', [1], {str(fired)!r}):\n {train}")
+    fired, trains = lab / "two", "print(run_once(SMALL.but(timeout_s=60.0), 'two')['status'])"
+    other = drill.lab_in_another_process(f"with injected('wait', [1], {str(fired)!r}):\n {trains}")
     wait_for(fired.exists, 60, "the other lab trains")
     assert train.run_once(SMALL.but(batch_per_rank=32), "two")["status"] == "ok", "a second lab could not train another row"
     with pytest.raises(OSError, match="another labkit is training this row right now; wait for it, or set LABKIT_RUNS"):
