@@ -101,6 +101,23 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
+def clear_abandoned() -> None:
+    """Remove what the ranks of killed launchers left for them: the `scratch` of every run that nobody holds."""
+    for scratch in [*runs_folder().glob("*/*/*/scratch"), *runs_folder().glob("*/*/trace/*/scratch")]:
+        try:
+            lock = os.open(scratch.parent / ".lock", os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # no run's folder, or somebody else's
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not scratch.is_symlink():
+                shutil.rmtree(scratch, ignore_errors=True)
+        except OSError:  # a run is under way
+            pass
+        finally:
+            os.close(lock)
+
+
 def held(folder: Path) -> bool:
     """Is a process training in this folder? The kernel lets go of a lock when its holder dies, whatever the cause."""
     try:

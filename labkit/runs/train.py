@@ -18,7 +18,7 @@ from typing import Any
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import process_group
 from labkit.rows.spec import Spec
-from labkit.runs.folders import claimed, conditions, keep, label_of, opening, runs_folder
+from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, label_of, opening, runs_folder
 from labkit.runs.plan import Planned, fit_all, wanted
 from labkit.system.files import read_json, write_json
 
@@ -76,6 +76,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
     if kept and not too_old and all(kept.get(key) == about[key] for key in about):
         return kept
     with claimed(folder):
+        clear_abandoned()
         data_folder = prepare(spec.dataset)
         warm(wait=True)  # the first row of a session must not pay for what the others find ready
         began = time.monotonic()
