@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from labkit.rows.spec import Spec
-from labkit.system.blame import blame
+from labkit.system.errors import blame
 
 
 @dataclass(frozen=True)

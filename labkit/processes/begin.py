@@ -12,7 +12,7 @@ import traceback
 from typing import Any
 
 from labkit.engine.job import Job
-from labkit.system.blame import blame
+from labkit.system.errors import blame
 from labkit.system.files import write_json
 from labkit.system.lifeline import end_with_parent
 

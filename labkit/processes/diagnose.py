@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from labkit.system.limits import limit_behind
+from labkit.system.errors import limit_behind
 
 LOG_LINES, LOG_BYTES = 30, 20_000
 NCCL_GAVE_UP = "collective operation timeout"

@@ -17,7 +17,7 @@ import pytest
 from labkit.processes import fork_server
 from labkit.processes.diagnose import RunFailed
 from labkit.processes.launch import in_a_rank
-from labkit.system import limits, temporary
+from labkit.system import errors, temporary
 from labkit.system.temporary import own_folder
 from tests.helpers import drill_targets as drill
 from tests.helpers.command_line import LABKIT, SINGLE
@@ -61,11 +61,11 @@ def test_too_few_open_files_are_told(tmp_path: Path) -> None:
 )
 def test_the_limit_behind_an_error_is_named(monkeypatch: pytest.MonkeyPatch, text: str, kind: str) -> None:
     values = {resource.RLIMIT_AS: 1024}
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda what: (values.get(what, 17), 0))
-    assert kind in limits.limit_behind(text) and "limit" in limits.limit_behind(text)
-    assert limits.limit_behind("ValueError: picture 17") == ""
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, 0))
-    assert limits.limit_behind(text) == ""
+    monkeypatch.setattr(errors.resource, "getrlimit", lambda what: (values.get(what, 17), 0))
+    assert kind in errors.limit_behind(text) and "limit" in errors.limit_behind(text)
+    assert errors.limit_behind("ValueError: picture 17") == ""
+    monkeypatch.setattr(errors.resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, 0))
+    assert errors.limit_behind(text) == ""
 
 
 def no_fork() -> int:
