@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import labkit
+from labkit.processes.diagnose import RunFailed
 from labkit.rows.fields import SpecError
 from labkit.terminal import WORDS, as_told, notebook_bar, print_json, read_numbers, read_sets, say, show, show_figures
 
@@ -134,8 +135,8 @@ def report(
     from labkit.rows import params
     from labkit.runs.plan import plan
 
-    began, overrides, numbers, path = time.time(), read_sets(sets), read_numbers(only), folder and folder / "report.md"
-    names = [notebook.name for notebook in discover(numbers)]
+    began, before, overrides, numbers = time.monotonic(), batch.results_at(), read_sets(sets), read_numbers(only)
+    path, names = folder and folder / "report.md", [notebook.name for notebook in discover(numbers)]
     check_place(path)
     with notebook_bar(names) as on_progress:
         statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
@@ -146,7 +147,7 @@ def report(
     except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
         say(error)
         unwritten = True
-    new, wall_s = batch.results_since(began), time.time() - began
+    new, wall_s = batch.results_since(before), time.monotonic() - began
     trained, tested = (f"{100 * sum(getattr(result, key) for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
     rows = "all" if numbers is None else [group.number for group in params.groups() if group.number in numbers]
@@ -235,6 +236,9 @@ def main() -> None:
     except (SpecError, OSError) as error:
         say(error)
         sys.exit(BAD_INPUT if isinstance(error, SpecError) else FAILED)
+    except RunFailed as failed:  # not of a row, which would be told with its status: the fork server could not start
+        say(failed.reason)
+        sys.exit(FAILED)
     except SystemExit as left:
         if left.code == INTERRUPTED:
             say("interrupted; finished runs are kept, and the same command goes on after them")

@@ -7,8 +7,6 @@ after the other; a parameter server's optimizer lives in another process, so a w
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -75,12 +73,6 @@ class Strategy(Protocol):
 
     def measured(self) -> dict:
         """Optional: what this strategy counted, as plain data (JSON), for the result's key `strategy`."""
-
-
-def strategy_class(name: str) -> type:
-    """The one class with a `step` in labkit/strategies/<name>.py. Raises ModuleNotFoundError if there is no such file."""
-    module = importlib.import_module(f"labkit.strategies.{name}")
-    return next(c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and hasattr(c, "step"))
 
 
 class Precision:

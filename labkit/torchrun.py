@@ -11,10 +11,15 @@ The host of rank 0 keeps the result, in the same folder as a run on one host. Ch
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -25,6 +30,7 @@ from labkit.data.datasets import prepare
 from labkit.engine import loop
 from labkit.engine.measure import Progress
 from labkit.engine.worker import device_of, tune_process
+from labkit.processes.begin import describe
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import Needs, fit, process_group
 from labkit.rows.params import profile as read_profile
@@ -36,9 +42,12 @@ from labkit.system.locks import refuse_links
 from labkit.system.machine import this_machine
 from labkit.terminal import read_sets
 
+GRACE_S = 5.0  # for the other ranks to say what they saw
+TERM_S = 10.0  # how long a rank lives on after SIGTERM; torchrun waits 30 s before it kills
+
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:
-    started_at = time.time()
+    began, called_at = time.monotonic(), time.time()
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     processes, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     spec = fit(Spec.parse(name, **{**read_profile(profile).fields, **overrides}), this_machine(), ranks_here)
@@ -50,23 +59,77 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
     if local_rank == 0:
         prepare(spec.dataset)
     dist.init_process_group(process_group(spec) or "gloo", init_method="env://", timeout=timedelta(seconds=spec.timeout_s))
+    store = dist.distributed_c10d._get_default_store()  # torchrun's own, which a dead rank does not take with it
     dist.barrier()  # the host's first rank has fetched the data
     label = label_of(read_profile(profile), overrides)
     folder = runs_folder() / label / spec.name / str(repeat)
     if rank == 0:
         with claimed(folder):
-            attempt = opening(spec, label, repeat, folder, started_at)
-            ranks = rank_results(spec, rank, local_rank, folder)
-            keep(folder, attempt | figures(ranks, started_at) | {"hosts": processes // ranks_here, "launcher": "torchrun"})
+            attempt = opening(spec, label, repeat, folder, called_at)
+            attempt |= {"hosts": processes // ranks_here, "launcher": "torchrun"}
+            terminated = {"status": "interrupted", "reason": "rank 0 was ended by SIGTERM", "rank": 0}
+            last_words(lambda: keep(folder, attempt | terminated, began))
+            try:
+                outcome = figures(rank_results(spec, rank, local_rank, folder, began), 0.0)
+            except BaseException as error:
+                keep(folder, attempt | first_cause(describe(error), store, processes), began)
+                raise
+            for measured in outcome["ranks"]:
+                measured["first_step_at"] += began  # each rank told it from its own beginning
+            keep(folder, attempt | outcome, began)
             print(folder / "result.json")
     else:
-        rank_results(spec, rank, local_rank, folder)
+        last_words()
+        try:
+            rank_results(spec, rank, local_rank, folder, began)
+        except BaseException as error:
+            store.set(f"labkit/error{rank}", json.dumps(describe(error)))
+            raise
     dist.barrier()
     dist.destroy_process_group()
 
 
-def rank_results(spec: Spec, rank: int, local_rank: int, folder) -> list[dict[str, Any]]:
-    """Train as this rank; on rank 0, what all ranks measured, by rank."""
+def last_words(say: Callable[[], None] = lambda: None) -> None:
+    """After SIGTERM, live on for TERM_S, say something, and leave. torchrun sends it to all ranks of a host as soon as one has
+    died: the others must still find out which one it was, and tell."""
+
+    def leave() -> None:
+        say()
+        os._exit(128 + signal.SIGTERM)
+
+    def later(*_: Any) -> None:
+        timer = threading.Timer(TERM_S, leave)
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, later)
+
+
+def first_cause(mine: dict[str, Any], store: Any, processes: int) -> dict[str, Any]:
+    """What ended a run that rank 0 saw failing with the error `mine`: which rank, and why. A rank that only lost another one says
+    so within GRACE_S; one that says nothing is the one that was lost."""
+    told, until = {0: mine}, time.monotonic() + GRACE_S
+    while time.monotonic() < until and len(told) < processes and all(error["lost_peer"] for error in told.values()):
+        for rank in range(1, processes):
+            if rank not in told and store.check([f"labkit/error{rank}"]):
+                told[rank] = json.loads(store.get(f"labkit/error{rank}"))
+        time.sleep(0.1)
+    causes = [rank for rank, error in told.items() if not error["lost_peer"]]
+    silent = [rank for rank in range(processes) if rank not in told]
+    rank = (causes or silent or [0])[0]
+    if rank in told:
+        reason, detail = f"rank {rank} failed: {told[rank]['error']}", told[rank]["traceback"]
+    else:
+        reason, detail = (
+            f"rank {rank} ended without a word, as one that is killed does; the others lost contact",
+            mine["traceback"],
+        )
+    return {"status": "oom" if rank in told and told[rank]["oom"] else "failed", "reason": reason, "detail": detail, "rank": rank}
+
+
+def rank_results(spec: Spec, rank: int, local_rank: int, folder: Path, began: float) -> list[dict[str, Any]]:
+    """Train as this rank; on rank 0, what all ranks measured, by rank. Hosts share no clock, so every time is told in seconds
+    since this rank `began`."""
     refuse_links(folder, runs_folder())
     (folder / "events").mkdir(parents=True, exist_ok=True)
     device = device_of(spec, rank, local_rank)
@@ -75,6 +138,9 @@ def rank_results(spec: Spec, rank: int, local_rank: int, folder) -> list[dict[st
     events = folder / f"events/rank{rank}.jsonl"
     events.unlink(missing_ok=True)
     mine = loop.train(spec, rank, device, prepare(spec.dataset), Progress(events, rank))
+    mine["first_step_at"] -= began
+    for epoch in mine["epochs"]:
+        epoch["ended_at"] -= began
     ranks: list[Any] = [None] * spec.processes
     dist.gather_object(mine, ranks if rank == 0 else None)
     return ranks

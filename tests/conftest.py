@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from tests.helpers.command_line import Said, call
 from tests.helpers.report_pages import PNG
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pytest is a background job of a script: tests and children want it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -8,30 +8,27 @@ runs/<profile>/notebooks/<name>.ipynb          as it was executed
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.batch.notebooks import EVERYTHING, Notebook, cells_of, discover, inputs_of, parameters_of, publish
-from labkit.batch.processes import Children, sigterm_interrupts
-from labkit.processes.fork_server import lend
+from labkit.batch.notebooks import Notebook, cells_of, discover, inputs_of, parameters_of, publish
+from labkit.batch.processes import run_child, sigterm_interrupts
 from labkit.rows import params
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import FIELDS
 from labkit.runs.asked import check_times
-from labkit.runs.folders import claimed, quiet, runs_folder
+from labkit.runs.folders import claimed, runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.result import Result, read_result
 from labkit.runs.statuses import Status
 from labkit.runs.train import kept_result
 from labkit.system.files import Unreadable, read_json, write_json
 
-FILES = ("ipynb", "ipynb.draft", "html", "log")
+FILES = ("ipynb", "html", "log")
 
 
 @dataclass
@@ -76,24 +73,16 @@ def run_notebooks(
     Raises SpecError before any process starts. KeyboardInterrupt and SIGTERM end all processes, and pass on as KeyboardInterrupt.
     """
     tasks = get_ready(profile, only, repeats, time.time() if fresh else False, overrides or {}, deadline_s)
-    statuses: list[Status | Future[Status]] = []
-    folder = tasks[0].folder
-    with (
-        claimed(folder), sigterm_interrupts(), ThreadPoolExecutor(1) as publisher, Children(str(params.ROOT), folder) as children
-    ):  # fmt: skip
+    statuses = []
+    with claimed(tasks[0].folder), sigterm_interrupts():
         for task in tasks:
-            if task.notebook.number == EVERYTHING:
-                wait_for(statuses)
             status = None if fresh else still_valid(task)
             if status is None:
-                status = execute(task, cell_timeout_s, children, task is tasks[-1], on_progress)
-                # The page is made while the next notebook begins, which leaves a core idle.
-                statuses.append(publisher.submit(finish, task, status))
-            else:
-                statuses.append(status)
+                status = finish(task, execute(task, cell_timeout_s, on_progress))
+            statuses.append(status)
             if on_progress:
                 on_progress(task, {"status": status.status, "reason": status.reason, "kept": status.kept})
-        return wait_for(statuses)
+    return statuses
 
 
 def get_ready(
@@ -135,10 +124,9 @@ def has_results(row: Planned, task: Task) -> bool:
     return spec is not None and all(kept_result(folder / str(n), spec) for n in range(1, task.repeats + 1))
 
 
-def execute(task: Task, cell_timeout_s: int | None, children: Children, last: bool, on_progress: Callable | None) -> Status:
-    """Run a notebook in a child process. Unless it is the `last`, the next child starts after the rows of its group have run: the
-    cells that show them leave a core idle."""
-    status = Status(task.notebook.name, "running", started_at=time.time())
+def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None) -> Status:
+    """Run a notebook in a child process, and note how it ended. Raises KeyboardInterrupt if that was by an interrupt."""
+    status, began = Status(task.notebook.name, "running", started_at=time.time()), time.monotonic()
     for ending in FILES:
         task.path(ending).unlink(missing_ok=True)
     task.write(status)
@@ -149,22 +137,20 @@ def execute(task: Task, cell_timeout_s: int | None, children: Children, last: bo
         "cell_timeout_s": cell_timeout_s,
         "cwd": str(params.ROOT),
     }
-    cells = cells_of(task.notebook.path)
-    trains = [at for at, cell in enumerate(cells, 1) if cell["cell_type"] == "code" and "lesson.run()" in "".join(cell["source"])]
-    next_from = trains[0] + 2 if trains and not last else math.inf  # the cell after it; papermill adds one, with the parameters
+    cells = len(cells_of(task.notebook.path)) + 1  # papermill adds one, with the parameters
 
     def notify(cell: int, seconds: float) -> None:
         if on_progress:
             row = row_in_training(task.parameters["profile"], status.started_at)
-            on_progress(task, {"cell": cell, "cells": len(cells) + 1, "seconds": seconds, "row": row})
+            on_progress(task, {"cell": cell, "cells": cells, "seconds": seconds, "row": row})
 
     try:
-        status.status, status.reason = children.run(job, task.path("log"), task.deadline_s, lend(), notify, next_from)
+        status.status, status.reason = run_child(job, task.path("log"), task.deadline_s, notify)
     except BaseException as error:
         status.status, status.reason = "interrupted", f"{type(error).__name__} in the batch"
         raise
     finally:
-        status.seconds = time.time() - status.started_at
+        status.seconds = time.monotonic() - began
         task.write(status)
     if status.status == "interrupted":  # somebody ends our processes: start no others
         raise KeyboardInterrupt(f"{status.notebook}: {status.reason}")
@@ -182,13 +168,12 @@ def row_in_training(profile: str, since: float) -> str | None:
 
 
 def finish(task: Task, status: Status) -> Status:
-    """Make the page, and note what the notebook depends on. It runs in a thread of its own."""
+    """Make the page, and note what the notebook depends on."""
     if task.path("log").exists() and not task.path("log").stat().st_size:
         task.path("log").unlink()
     try:
         if task.path("ipynb").exists():
-            with quiet(task.folder / ".quiet", alone=False):
-                publish(task.path("ipynb"), status.status, status.reason)
+            publish(task.path("ipynb"), status.status, status.reason)
     except Exception as error:  # whatever nbconvert or the disk cannot do: the other notebooks go on
         before = "" if status.status == "ok" else f"{status.status}: {status.reason}; then "
         status.status, status.reason = "failed", f"{before}no HTML: {type(error).__name__}: {error}"
@@ -197,17 +182,16 @@ def finish(task: Task, status: Status) -> Status:
     return status
 
 
-def wait_for(statuses: list[Status | Future[Status]]) -> list[Status]:
-    return [status.result() if isinstance(status, Future) else status for status in statuses]
+def results_at() -> dict[Path, int]:
+    """All results of runs, whatever their profile, and when each was written (ns). Only to be compared: clocks can be set."""
+    return {path: path.stat().st_mtime_ns for path in runs_folder().glob("*/*/*/result.json")}
 
 
-def results_since(began: float) -> list[Result]:
-    """All results of runs that began after a time (Unix seconds), whatever their profile."""
+def results_since(before: dict[Path, int]) -> list[Result]:
+    """All results that were not there `before` (`results_at`), or were other ones."""
     found = []
-    for path in runs_folder().glob("*/*/*/result.json"):
-        if path.stat().st_mtime >= began:
+    for path, written in results_at().items():
+        if before.get(path) != written:
             with suppress(Unreadable):
-                result = read_result(path)
-                if result and result.started_at >= began:
-                    found.append(result)
-    return found
+                found.append(read_result(path))
+    return [result for result in found if result]

@@ -1,48 +1,30 @@
 """One notebook through papermill, in a process of its own: what `labkit.batch.batch` starts. Loads neither torch nor pandas.
 
-It gets ready (a kernel, which imports what all notebooks show figures with, and papermill), and waits for its job, a line of JSON
-on standard input. Into the file `events` goes a line when a cell starts, and a last one on how it ended; what is
+Its job is its argument, as JSON. Into the file `events` goes a line when a cell starts, and a last one on how it ended; what is
 printed here, by papermill or by the kernel below Python, goes where the caller sends it.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import json
 import os
 import signal
 import sys
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from labkit.batch.notebooks import import_jsonschema
-from labkit.runs.folders import quiet
+from labkit.system.files import write_whole
+from labkit.system.lifeline import end_with_parent
 
 IOPUB_S = 60  # longest wait for a cell's outputs after it has ended
-START_S = 60  # for a kernel
-SHOWING = (
-    "labkit.checks, labkit.drawings.gallery, labkit.plots.groups, labkit.plots.lessons, labkit.notebook.live, labkit.plots.traces"
-)
-
-
-def end_with_parent(parent: int) -> None:
-    """Die when the batch does, whatever kills it. The kernel looks for its own parent, us, once a second."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class AtomicFile:
     """How papermill writes the executed notebook: whole, so that it can be read whenever we are killed."""
 
     def write(self, text: str, path: str) -> None:
-        draft = f"{path}.draft"
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(draft, path)
+        write_whole(Path(path), text.encode())
 
     def pretty_path(self, path: str) -> str:
         return path
@@ -51,7 +33,7 @@ class AtomicFile:
 def start_kernel(cwd: str) -> Any:
     """Start a kernel of the Python that runs here, whatever kernels are installed under the name python3. Returns its manager.
 
-    It imports matplotlib, and what of ours needs it, before it answers: no name of its own is set by that."""
+    Nobody waits for it here: it gets ready while this process imports papermill."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
@@ -59,29 +41,14 @@ def start_kernel(cwd: str) -> Any:
     manager = AsyncKernelManager(
         kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), transport_encryption="auto"
     )
-    arguments = ["--HistoryManager.hist_file=:memory:"]  # as nbclient would
-    arguments.append(f"--IPKernelApp.exec_lines=exec('import {SHOWING}', {{}})")
-    run_sync(manager.start_kernel)(cwd=cwd, extra_arguments=arguments)
+    run_sync(manager.start_kernel)(cwd=cwd, extra_arguments=["--HistoryManager.hist_file=:memory:"])  # as nbclient would
     return manager
 
 
-def get_ready(cwd: str) -> Any:
-    """Start a kernel, import papermill meanwhile, and return the kernel's manager when both are there."""
-    manager = start_kernel(cwd)
+def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
+    """Run the notebook in a new kernel to its end, and return its status and the reason."""
+    manager = start_kernel(job["cwd"])
     import_jsonschema()
-    importlib.import_module("papermill")
-    from jupyter_core.utils import run_sync
-
-    client = manager.client()
-    client.start_channels()
-    with suppress(RuntimeError):  # it died, or takes too long: papermill will find out, and its notebook's status will tell
-        run_sync(client.wait_for_ready)(timeout=START_S)
-    client.stop_channels()
-    return manager
-
-
-def execute(job: dict[str, Any], manager: Any, events: Any) -> tuple[str, str]:
-    """Run the notebook in a kernel to its end, and return its status and the reason."""
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill import execute_notebook
@@ -162,14 +129,11 @@ def exit_of(kernel: Any) -> str:
 
 
 def main() -> None:
-    start = json.loads(sys.argv[1])
-    end_with_parent(start["parent"])
+    job = json.loads(sys.argv[1])
+    end_with_parent(job["parent"])  # the kernel looks for its own parent, us, once a second
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches us as well: the batch decides, and ends us
-    with quiet(alone=False):  # another notebook may be at work: no row of it is to be measured meanwhile
-        manager = get_ready(start["cwd"])
-    job = json.loads(sys.stdin.readline())
-    with open(start["events"], "a", buffering=1, encoding="utf-8") as events:
-        status, reason = execute(job, manager, events)
+    with open(job["events"], "a", buffering=1, encoding="utf-8") as events:
+        status, reason = execute(job, events)
         events.write(json.dumps({"status": status, "reason": reason}) + "\n")
     sys.stdout.flush()
     os._exit(0)  # nothing is left to do, and taking all modules down would take a tenth of a second

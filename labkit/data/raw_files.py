@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labkit.rows.fields import SpecError
+from labkit.system.files import abandoned, owner
 
 TIMEOUT_S = 30.0  # longest wait for a server that sends nothing
 MAX_BYTES = 200 * 2**20  # more than the largest file here: the limit of a download, and of what a gzip file unpacks to
-STALE_S = 24 * 3600.0  # an incomplete folder of this age belongs to no living process
+STALE_S = 24 * 3600.0  # an incomplete folder that another host made is given up at this age
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 URLS = {
     "fashion_mnist": "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
@@ -137,12 +138,13 @@ def _pieces(name: str, url: str, remedy: str) -> Iterator[bytes]:
 def writing(folder: Path) -> Iterator[Path]:
     """A new, empty folder inside `folder`. Write files into it, then rename them (or the new folder) to their final names. What
     is left in it at the end is deleted. Raises DatasetError where the file system raises OSError."""
-    temporary = folder / f".part-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = folder / f".part-{owner()}.{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
         for old in folder.glob(".part-*"):
             with suppress(FileNotFoundError):  # renamed just now by a living process
-                if time.time() - os.path.getmtime(old) > STALE_S:
+                made_by = old.name.removeprefix(".part-").rpartition(".")[0]
+                if abandoned(made_by) or time.time() - os.path.getmtime(old) > STALE_S:
                     shutil.rmtree(old, ignore_errors=True)
         yield temporary
     except OSError as error:

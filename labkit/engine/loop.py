@@ -28,7 +28,8 @@ from labkit.data.batches import Data, Draws
 from labkit.engine.measure import Clock, Memory, Progress
 from labkit.engine.models import build_model
 from labkit.rows.spec import Spec
-from labkit.strategy import Place, Precision, Strategy, strategy_class
+from labkit.strategies import strategy_class
+from labkit.strategy import Place, Precision, Strategy
 
 
 class NotAResult(RuntimeError):
@@ -58,7 +59,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
         loss = mean_loss(losses, place)
         memory.forget_evaluation()
         clock.eval_s += time.perf_counter() - started
-        epochs.append({"epoch": epoch + 1, "train_loss": loss, "test_acc_pct": accuracy, "ended_at": time.time()})
+        epochs.append({"epoch": epoch + 1, "train_loss": loss, "test_acc_pct": accuracy, "ended_at": time.monotonic()})
         progress.epoch(epochs[-1])
     check_weights(state, skeleton, place)
     return {

@@ -76,7 +76,7 @@ class Clock:
     def start_epoch(self) -> None:
         """The training part of an epoch begins."""
         self.epoch_began = self.timing_since = time.perf_counter()
-        self.first_step_at = self.first_step_at or time.time()
+        self.first_step_at = self.first_step_at or time.monotonic()
 
     def stepped(self, images: int, waited_s: float) -> None:
         """A step with this many images is over, before which the rank waited `waited_s` seconds for them."""
@@ -143,14 +143,14 @@ class Progress:
     def write(self, event: dict[str, Any]) -> None:
         """Append one line, with the time `t` in seconds since 1970."""
         with self.lock:
-            self.file.write(json.dumps({"t": time.time(), **event}) + "\n")
+            self.file.write(json.dumps({"t": time.monotonic(), **event}) + "\n")
 
     def beat(self) -> None:
         """The thread: looks every BEAT_S seconds whether there is something new, for as long as the process lives."""
         last, written_at = None, 0.0
         while True:
             where = (self.phase, self.epoch_index, self.step)
-            if where != last or time.time() - written_at > 1:
-                last, written_at = where, time.time()
+            if where != last or time.monotonic() - written_at > 1:
+                last, written_at = where, time.monotonic()
                 self.write(self.now())
             time.sleep(BEAT_S)

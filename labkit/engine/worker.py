@@ -1,4 +1,4 @@
-"""One rank's process: born from the fork server, bound to its parent's life, heard through files.
+"""What one rank does: it joins the others, calls the job's target, and leaves what that returns in a file.
 
 The fork server imports this module once, with everything that training needs; a rank is then a fork of it, ready in
 a few milliseconds where a fresh Python would need seconds to import torch.
@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import faulthandler
 import importlib
 import multiprocessing
 import os
-import signal
 import sys
-import time
-import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,38 +26,28 @@ from labkit.engine import loop
 from labkit.engine.measure import Progress
 from labkit.rows.kinds import STRATEGIES
 from labkit.rows.spec import Spec
-from labkit.strategy import strategy_class
+from labkit.strategies import strategy_class
 from labkit.system.files import write_json
-from labkit.system.lifeline import end_with_parent
 from labkit.system.machine import loopback
 
 if TYPE_CHECKING:
     from labkit.engine.job import Job
 
-# How gloo and NCCL say that a peer is gone or silent: a plain RuntimeError, told from others by its words alone.
-LOST_PEER_WORDS = ("gloo", "nccl", "timeout", "timed out", "by peer", "connection", "broken pipe", "socket", "pair closure")
-
 for _name in STRATEGIES:  # imported by the fork server, so that no rank has to
-    strategy_class(_name)
+    with contextlib.suppress(
+        Exception
+    ):  # a broken file breaks its own rows only: their ranks import it again, and say what is wrong
+        strategy_class(_name)
 
 
 def rank_main(job: Job, rank: int) -> None:
-    """The whole life of a rank. Leaves rank<r>.json (what the target returned) or rank<r>.error.json, never both."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means, and ends us
-    end_with_parent()
+    """Call the job's target as this rank, and leave what it returns in scratch/rank<r>.json. What it raises, it raises."""
     # DataLoader's processes are to be forks of the rank, as in a script: multiprocessing would give each rank a fork server
     # of its own, which imports torch again for five seconds and is sent a copy of the images.
     multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn", force=True)
-    log = open(job.folder / f"logs/rank{rank}.log", "a", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - open for the life of the process
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    sys.stdout = sys.stderr = log
-    faulthandler.enable(log)
-    faulthandler.register(signal.SIGUSR1, log, all_threads=True)
-    progress = None
+    tune_process(job.threads)
+    progress = Progress(job.folder / f"events/rank{rank}.jsonl", rank)
     try:
-        tune_process(job.threads)
-        progress = Progress(job.folder / f"events/rank{rank}.jsonl", rank)
         join_group(job, rank)
         module, _, function = job.target.partition(":")
         result = getattr(importlib.import_module(module), function)(rank=rank, progress=progress, **job.arguments)
@@ -71,34 +57,9 @@ def rank_main(job: Job, rank: int) -> None:
         write_json(job.folder / f"scratch/rank{rank}.json", result)
         if dist.is_initialized():
             dist.destroy_process_group()
-    except BaseException as error:
-        if progress:
-            progress.write(progress.now())
-        write_json(job.folder / f"scratch/rank{rank}.error.json", describe(error))
-        traceback.print_exc()
-        end(1)
-    end(0)
-
-
-def end(code: int) -> None:
-    """Leave at once: threads that wait for a lost peer must not keep a finished rank."""
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as plain data. `lost_peer`: it only says that another rank did not answer."""
-    text = f"{type(error).__name__}: {error}"
-    lowered = text.lower()
-    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in lowered
-    says_so = type(error) is RuntimeError and any(word in lowered for word in LOST_PEER_WORDS)
-    return {
-        "at": time.time(),
-        "error": text,
-        "traceback": "".join(traceback.format_exception(error)),
-        "oom": memory,
-        "lost_peer": (says_so or isinstance(error, dist.DistError)) and not memory,
-    }
+    except BaseException:
+        progress.write(progress.now())  # where it was
+        raise
 
 
 def join_group(job: Job, rank: int) -> None:

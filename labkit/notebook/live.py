@@ -65,7 +65,7 @@ class Live:
     ):
         self.show = show or self.display
         self.title, self.rows, self.repeats, self.expected_s = title, list(rows), repeats, expected_s or {}
-        self.began, self.shown_at, self.handle = time.time(), 0.0, None
+        self.called_at, self.began, self.shown_at, self.handle = time.time(), time.monotonic(), 0.0, None
         self.key: tuple[str, int] | None = None
         self.ranks: list[Rank] = []
         self.losses: list[tuple[float, float]] = []  # (epochs, loss) of this run
@@ -73,7 +73,7 @@ class Live:
         self.done: dict[tuple[str, int], float] = {}  # seconds of the runs that are over
 
     def __call__(self, row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
-        now = time.time()
+        now = time.monotonic()
         if (row.name, repeat) != self.key:
             if self.key:
                 self.done[self.key] = now - self.row_began
@@ -109,7 +109,7 @@ class Live:
 
     def remaining_s(self) -> float | None:
         """Seconds until all rows are through: from last time's where known, else as fast as this run goes on."""
-        took, fraction = time.time() - self.row_began, self.fraction()
+        took, fraction = time.monotonic() - self.row_began, self.fraction()
         whole = self.expected_s.get(self.row.name) or (took / fraction if fraction > 0.05 else None)
         if whole is None:
             return None
@@ -122,7 +122,7 @@ class Live:
         runs = [row for row in self.rows if row.spec]
         position = (repeat - 1) * len(runs) + next((i for i, row in enumerate(runs) if row.name == name), 0) + 1
         left = self.remaining_s()
-        times = f"{time.time() - self.began:.0f} s so far, " + (
+        times = f"{time.monotonic() - self.began:.0f} s so far, " + (
             f"about {left:.0f} s to go" if left is not None else "time to go not known yet"
         )
         head = f"{self.title}: run {position} of {len(runs) * self.repeats}, {name}" + (
@@ -149,7 +149,7 @@ class Live:
 
     def end(self, lines: list[dict[str, Any]], results: Results, word: str = "") -> None:
         """Replace the live view by the picture that stays. `lines`: the summary's rows; `word`: what ended it early."""
-        self.show(ended(self.title, lines, results, self.began, word))
+        self.show(ended(self.title, lines, results, self.called_at, time.monotonic() - self.began, word))
 
 
 def steps_per_epoch(spec: Any) -> int:
@@ -196,8 +196,10 @@ def curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> str:
     )
 
 
-def ended(title: str, lines: list[dict[str, Any]], results: Results, began: float, word: str) -> Html:
+def ended(title: str, lines: list[dict[str, Any]], results: Results, called_at: float, seconds: float, word: str) -> Html:
     """What ran when: a bar for each run, from its call to its end, cut into start-up, training and evaluation.
+
+    `called_at`: the date (seconds since 1970) of the call, which took `seconds`.
 
     Rows whose result was kept from an earlier call show the times of that one, paler.
     """
@@ -205,7 +207,7 @@ def ended(title: str, lines: list[dict[str, Any]], results: Results, began: floa
     longest = max((one.total_time_s for _, one in runs), default=1.0)
     scale, y, shapes, texts = 420 / longest, 8, [], []
     for line, one in runs:
-        kept = one.started_at < began
+        kept = one.started_at < called_at
         x, colour = 330.0, one.spec.kind.colour
         parts = time_parts(one)
         for key, _, grey in PARTS:
@@ -229,5 +231,5 @@ def ended(title: str, lines: list[dict[str, Any]], results: Results, began: floa
     key = "".join(f'<tspan fill="{grey or "currentColor"}">■</tspan> {name}  ' for _, name, grey in PARTS)
     svg = f'<svg width="100%" viewBox="0 0 1000 {y + 20}" style="max-width:1000px" font-size="12" fill="currentColor" role="img" aria-label="{html.escape(head)}">{"".join(shapes)}<text x="330" y="{y + 12}">{key}</text></svg>'
     below = "".join(f"<div>{html.escape(other)}</div>" for other in others)
-    took = f"{time.time() - began:.0f} s"
+    took = f"{seconds:.0f} s"
     return Html(panel(head, took, [svg if runs else "", below]), "\n".join([f"{head} ({took})", *texts, *others]))

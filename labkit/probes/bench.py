@@ -13,6 +13,7 @@ Nothing here is a test. The figures go into runs/bench/.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from labkit.runs import folders
 from labkit.runs.result import NoResult, Result
 from labkit.runs.train import run_once
 from labkit.system.machine import this_machine
+from labkit.system.paths import helper_environment
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 FASHION = {
@@ -77,9 +79,11 @@ def medians(turns: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, flo
 def tutorial(turns: int) -> dict[str, Any]:
     """Training throughput compared with DDP as in the tutorials; Fashion-MNIST 8,192, width 16, 2 ranks x 128, one thread each."""
 
+    environment = {**os.environ, **helper_environment()}
+
     def plain(workers: int) -> dict[str, float]:
         command = [sys.executable, "-m", "labkit.probes.plain_ddp", "--workers", str(workers)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True, env=environment)
         return json.loads(done.stdout.splitlines()[-1])
 
     def ours(name: str) -> dict[str, float]:
@@ -144,7 +148,8 @@ def startup(turns: int) -> dict[str, Any]:
             "turns": turns,
         }
     began = time.perf_counter()
-    both = [subprocess.Popen([sys.executable, "-c", "import labkit.engine.worker"]) for _ in range(2)]
+    environment = {**os.environ, **helper_environment()}
+    both = [subprocess.Popen([sys.executable, "-c", "import labkit.engine.worker"], env=environment) for _ in range(2)]
     for process in both:
         process.wait()
     figures["two fresh Pythons importing the worker"] = {"median": time.perf_counter() - began, "turns": 1}

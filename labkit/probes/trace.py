@@ -129,7 +129,7 @@ def trace(
     from labkit.data.datasets import prepare
     from labkit.engine.job import Job
     from labkit.processes.launch import launch
-    from labkit.runs.folders import claimed, conditions, quiet
+    from labkit.runs.folders import claimed, conditions
     from labkit.runs.plan import plan
     from labkit.system.files import read_kept, write_json
 
@@ -152,7 +152,7 @@ def trace(
     }
     kept = None if fresh else read_kept(folder / "trace.json", about)
     if kept is None:
-        with claimed(folder), quiet():
+        with claimed(folder):
             arguments = {"spec": spec.to_dict(), "data_folder": str(prepare(spec.dataset)), "steps": steps, "exchange": exchange}
             job = Job(
                 target="labkit.probes.trace:trace_rank",
@@ -182,7 +182,7 @@ def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: s
     from labkit.engine.loop import build
     from labkit.engine.worker import device_of
     from labkit.probes.recorder import Recorder, holds
-    from labkit.strategy import strategy_class
+    from labkit.strategies import strategy_class
 
     row = Spec(**spec)
     row = row.but(epochs=row.epochs + WARMUP_STEPS + steps)  # more epochs than these steps can need

@@ -35,7 +35,7 @@ def wire(
     from labkit.engine.job import Job
     from labkit.processes.digest import code_digest
     from labkit.processes.launch import launch
-    from labkit.runs.folders import claimed, commit, quiet, runs_folder
+    from labkit.runs.folders import claimed, commit, runs_folder
     from labkit.system.files import read_kept, write_json
 
     if backend not in ("gloo", "nccl"):
@@ -51,7 +51,7 @@ def wire(
     about |= {"environment": outside_settings(), "probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = None if fresh else read_kept(folder / "wire.json", about)
     if kept is None:
-        with claimed(folder), quiet():
+        with claimed(folder):
             group = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
             threads = max(1, this_machine().cores // ranks)
             job = Job(

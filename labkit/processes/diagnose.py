@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOG_LINES = 30
+import psutil
+
+from labkit.system.errors import limit_behind
+
+LOG_LINES, LOG_BYTES = 30, 20_000
 NCCL_GAVE_UP = "collective operation timeout"
-FORK_SERVER_GONE = 255  # what multiprocessing gives as exit code when the server took it into its grave
+FORK_SERVER_GONE = 255  # what multiprocessing gives as exit code when the fork server died first
+WAITING_PLACES = ("/torch/distributed/", "/torch/autograd/", "/concurrent/futures/")  # DDP's messages are sent by autograd
 SILENT_S = 3.0  # a rank writes an event every second, unless it is stopped or one of its threads keeps the GIL
 
 
 @dataclass
 class RankView:
-    """All that is known of a rank: `exitcode` None while it lives, < 0 the signal that ended it."""
+    """All that is known of a rank.
+
+    exitcode    None while it lives, < 0: the signal that ended it
+    silent_s    seconds since its last event, which comes every second
+    still_s     seconds since it last came to another step or phase
+    """
 
     rank: int
     pid: int
@@ -25,6 +35,8 @@ class RankView:
     error: dict[str, Any] | None
     event: dict[str, Any]
     log: Path
+    silent_s: float = 0.0
+    still_s: float = 0.0
 
     @property
     def finished(self) -> bool:
@@ -41,14 +53,29 @@ class RankView:
 
     @property
     def silent(self) -> bool:
-        return time.time() - self.event["t"] > SILENT_S
+        return self.silent_s > SILENT_S
+
+    @property
+    def waits(self) -> bool:
+        """Was it in a message to or from another rank when it wrote its stack (`supervise.failure`)? Then another one hangs."""
+        _, _, stack = self.log_tail().rpartition("most recent call first):")
+        for frame in stack.splitlines():
+            if "/labkit/" in frame:
+                return False
+            if any(place in frame for place in WAITING_PLACES):
+                return True
+        return False
 
     @property
     def progress(self) -> tuple[int, int, bool]:
         return self.event["epoch"], self.event["step"], self.event["phase"] != "data"
 
     def log_tail(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
+        if not self.log.exists():
+            return ""
+        with open(self.log, "rb") as file:
+            file.seek(max(0, os.path.getsize(self.log) - LOG_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-LOG_LINES:])
 
 
@@ -88,11 +115,17 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
             reason = f"rank {view.rank} left with exit code 0 before its result was written, {view.last_heard}"
             return RunFailed("incomplete", view.rank, reason, view.log_tail())
         if view.exitcode and not view.error:
-            reason = f"rank {view.rank} left with exit code {view.exitcode}, {view.last_heard}"
+            lines = view.log_tail().splitlines()
+            said = f"; it said: {lines[-1][:500]}{limit_behind(lines[-1])}" if lines else ""
+            reason = f"rank {view.rank} left with exit code {view.exitcode}, {view.last_heard}{said}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
     if hung:
-        first = min(hung, key=lambda v: (not v.silent, v.progress))
-        over = f"the run took longer than deadline_s={deadline_s:g}" if deadline_s else f"no answer for timeout_s={timeout_s:g}"
+        first = min(hung, key=lambda v: (not v.silent, v.waits, v.progress))
+        over = f"no answer for timeout_s={timeout_s:g}"
+        if deadline_s:
+            over = f"the run took longer than deadline_s={deadline_s:g}"
+        elif not first.silent and len(hung) == len(views):
+            over = f"there for {first.still_s:.0f} s, far longer than before (timeout_s={timeout_s:g})"
         where = f", {first.last_heard}" if first.silent else f" {first.where}"
         reason = f"rank {first.rank} hung{_state(first.pid)}{where}: {over}"
         return RunFailed("timeout", first.rank, reason, f"its stack and last log lines:\n{first.log_tail()}")
@@ -101,15 +134,15 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
 
 def _from_error(status: str, view: RankView, verb: str) -> RunFailed:
     error = view.error or {}
-    first_line = str(error["error"]).splitlines()[0]
+    kind, _, message = str(error["error"]).partition(": ")
+    first_line = ": ".join([kind, *[line for line in message.splitlines() if line.strip()][:1]])
+    first_line += limit_behind(error["error"])
     tail = view.log_tail()
     lines = "" if error["traceback"].strip() in tail else f"\nlast log lines of rank {view.rank}:\n{tail}"
     return RunFailed(status, view.rank, f"rank {view.rank} {verb} {view.where}: {first_line}", f"{error['traceback']}{lines}")
 
 
 def _state(pid: int) -> str:
-    import psutil
-
     try:
         status = psutil.Process(pid).status()
     except psutil.Error:

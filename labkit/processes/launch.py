@@ -11,31 +11,37 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from labkit.engine.job import Job
-from labkit.processes.fork_server import warm, without_main
+from labkit.processes import fork_server
+from labkit.processes.begin import begin
+from labkit.processes.fork_server import warm
 from labkit.processes.supervise import Rank, supervise
 from labkit.system.locks import refuse_links
+from labkit.system.temporary import own_folder
 
-POLL_S = 0.1
-GRACE_S = 5.0  # after a rank lost its peer, the time for the peer to say why
-STACK_S = 0.5  # for a hung rank to write its stack
+INTERRUPT_S = 2.0  # the longest that an interrupt waits for a start
+START_S = 600.0  # for the fork server, which imports torch on a machine that may be busy
+END_S = 5.0  # for ranks that were killed, until the fork server has told so
 
 
 @contextmanager
-def _interrupt_later() -> Iterator[None]:
-    """Hold an interrupt back to the end of the block: half of a start, or of an end, would leave a rank that nobody knows."""
+def _interrupt_later() -> Iterator[list[float]]:
+    """Hold an interrupt back to the end of the block: half of a start, or of an end, would leave a rank that nobody knows.
+
+    Yields the times (monotonic clock) at which one came."""
+    came: list[float] = []
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield  # Python interrupts the main thread only, and cannot hold back what another library handles
+        yield came  # Python interrupts the main thread only, and cannot hold back what another library handles
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(time.monotonic()))
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGINT, before)
         if came:
@@ -60,10 +66,18 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
     warm()
     context = multiprocessing.get_context("forkserver")
     ranks: list[Rank] = []
+    began = time.monotonic()
     try:
-        with _interrupt_later(), without_main():
-            for rank in range(job.processes):
-                ranks.append(Rank(context.Process(target=begin, args=(job, rank), name=f"rank{rank}"), folder, rank))
+        with _interrupt_later() as came:
+
+            def give_up() -> bool:
+                now = time.monotonic()
+                return now - began > max(START_S, job.deadline_s) or bool(came and now - came[0] > INTERRUPT_S)
+
+            for number in range(job.processes):
+                process = context.Process(target=begin, args=(job, number), name=f"rank{number}")
+                fork_server.start(process, give_up)  # which waits until the fork server has imported torch
+                ranks.append(Rank(process, folder, number))
         return supervise(job, ranks, on_progress)
     finally:
         with _interrupt_later():
@@ -74,22 +88,20 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
 def in_a_rank(target: str, **arguments: Any) -> Any:
     """What a function (as `Job` names it) returns that needs torch: from a fork of the warm server, which has imported it
     already. Here the import alone would take seconds."""
-    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+    with tempfile.TemporaryDirectory(dir=own_folder()) as folder:
         return launch(Job(target, 1, Path(folder), arguments, backend=""))[0]
 
 
-def begin(job: Job, rank: int) -> None:
-    """What a rank is forked for. The launching process itself never imports the worker, and with it torch: that takes seconds."""
-    from labkit.engine.worker import rank_main
-
-    rank_main(job, rank)
-
-
 def end_all(ranks: list[Rank]) -> None:
+    """Kill what still runs of these ranks, and wait until all have ended, whatever became of the fork server."""
     for rank in ranks:
-        if rank.process.pid is not None and rank.process.exitcode is None:
+        if rank.process.exitcode is None:
             rank.process.kill()
+    until = time.monotonic() + END_S
     for rank in ranks:
-        if rank.process.pid is not None:
-            rank.process.join()
-            rank.process.close()
+        rank.process.join(max(0.0, until - time.monotonic()))
+    if any(rank.process.exitcode is None for rank in ranks):  # it does not tell that they ended: it was stopped, or hangs
+        fork_server.end()
+    for rank in ranks:
+        rank.process.join()
+        rank.process.close()

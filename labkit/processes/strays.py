@@ -7,7 +7,7 @@ import re
 
 import psutil
 
-SERVER = re.compile(r"multiprocessing\.forkserver import main; main\(\d+, (\d+), .*'labkit\.engine\.worker'")
+SERVER = re.compile(r"multiprocessing\.forkserver import main; main\(\d+, (\d+), .*'labkit\.processes\.preload'")
 
 
 def workers() -> tuple[set[int], set[int]]:

@@ -22,7 +22,6 @@ from labkit.system.places import place
 from labkit.system.tuning import outside_settings
 
 FREE_BYTES_NEEDED = 64 * 2**20
-QUIET = "LABKIT_QUIET"  # the lock of the batch that we work for: see `quiet`
 
 
 def runs_folder() -> Path:
@@ -50,9 +49,11 @@ def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float)
     return attempt
 
 
-def keep(folder: Path, outcome: dict[str, Any]) -> None:
-    """End a run: a result replaces the last one; a failure is told beside it."""
-    outcome["total_time_s"] = time.time() - outcome["started_at"]
+def keep(folder: Path, outcome: dict[str, Any], began: float) -> None:
+    """End a run, which `began` at this time of the monotonic clock: a result replaces the last one; a failure is told beside it."""
+    outcome["total_time_s"] = time.monotonic() - began
+    for rank in outcome.get("ranks", []):
+        rank["first_step_at"] += outcome["started_at"] - began  # as a date, like all that a result tells
     write_json(folder / ("result.json" if outcome["status"] == "ok" else "attempt.json"), outcome)
     if outcome["status"] == "ok":
         (folder / "attempt.json").unlink()
@@ -107,17 +108,21 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def quiet(lock: Path | str | None = None, alone: bool = True) -> Iterator[None]:
-    """Wait until a batch does nothing else, and keep it so: what is measured holds its lock `alone`. What may go on beside its like
-    but not beside a measurement (getting the next notebook's process ready, making a page) shares it. Outside a batch
-    (no `lock`, nor one in the environment) there is nothing to wait for."""
-    if path := lock or os.environ.get(QUIET):
-        with open_lock(Path(path)) as file:
-            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            yield
-    else:
-        yield
+def clear_abandoned() -> None:
+    """Remove what the ranks of killed launchers left for them: the `scratch` of every run that nobody holds."""
+    for scratch in [*runs_folder().glob("*/*/*/scratch"), *runs_folder().glob("*/*/trace/*/scratch")]:
+        try:
+            lock = os.open(scratch.parent / ".lock", os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # no run's folder, or somebody else's
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not scratch.is_symlink():
+                shutil.rmtree(scratch, ignore_errors=True)
+        except OSError:  # a run is under way
+            pass
+        finally:
+            os.close(lock)
 
 
 def held(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from labkit.rows.fit import process_group
 from labkit.rows.spec import Spec
 from labkit.runs.asked import check_times
-from labkit.runs.folders import claimed, conditions, keep, opening, quiet, runs_folder
+from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, opening, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
 from labkit.runs.result import NoResult, Outcomes, Result, read_result
 from labkit.system.files import Unreadable, read_kept, write_json
@@ -70,14 +70,15 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
     kept = None if fresh is True else kept_result(folder, spec)
     if kept and kept.started_at >= fresh:
         return kept
-    with claimed(folder), quiet():
+    with claimed(folder):
+        clear_abandoned()
         data_folder = prepare(spec.dataset)
         warm(wait=True)  # the first row of a session must not pay for what the others find ready
-        called_at = time.time()
-        attempt = opening(spec, label, repeat, folder, called_at)
+        began = time.monotonic()
+        attempt = opening(spec, label, repeat, folder, time.time())
         try:
-            outcome = attempt | train(spec, folder, data_folder, called_at, on_progress)
-            keep(folder, outcome)
+            outcome = attempt | train(spec, folder, data_folder, began, on_progress)
+            keep(folder, outcome, began)
         except BaseException as stopped:
             write_json(
                 folder / "attempt.json",
@@ -97,7 +98,7 @@ def kept_result(folder: Path, spec: Spec) -> Result | None:
         return None
 
 
-def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_progress) -> dict[str, Any]:
+def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress) -> dict[str, Any]:
     """Start the ranks, and boil down what they return; or the status and the reason why there is nothing."""
     from labkit.engine.job import Job
     from labkit.processes.diagnose import RunFailed
@@ -114,13 +115,13 @@ def train(spec: Spec, folder: Path, data_folder: Path, called_at: float, on_prog
         deadline_s=spec.deadline_s,
     )
     try:
-        return figures(launch(job, on_progress), called_at)
+        return figures(launch(job, on_progress), began)
     except RunFailed as failed:
         return {"status": failed.status, "reason": failed.reason, "detail": failed.detail, "rank": failed.rank}
 
 
-def figures(ranks: list[dict[str, Any]], called_at: float) -> dict[str, Any]:
-    """The figures of a row from those of its ranks.
+def figures(ranks: list[dict[str, Any]], began: float) -> dict[str, Any]:
+    """The figures of a row from those of its ranks. `began`: when it was called, on the clock of the ranks (monotonic).
 
     Images/s: ranks that share a shard (pipeline stages) count once, the others add up. Memory: the rank that needed
     most. Times: the rank that took longest. Accuracy and loss are equal on all ranks already.
@@ -129,14 +130,14 @@ def figures(ranks: list[dict[str, Any]], called_at: float) -> dict[str, Any]:
     for rank in ranks:
         if rank["shard"] is not None:
             shards.setdefault(tuple(rank["shard"]), []).append(rank["images_per_s"])
-    epochs = [epoch | {"after_s": epoch.pop("ended_at") - called_at} for epoch in ranks[0]["epochs"]]
+    epochs = [epoch | {"after_s": epoch.pop("ended_at") - began} for epoch in ranks[0]["epochs"]]
     training = [rank for rank in ranks if rank["shard"] is not None]
     return {
         "status": "ok",
         "images_per_s": sum(sum(rates) / len(rates) for rates in shards.values()),
         "best_acc_pct": max(epoch["test_acc_pct"] for epoch in epochs),
         "max_mem_mib": max(rank["max_mem_mib"] for rank in ranks),
-        "startup_s": max(rank["first_step_at"] for rank in training) - called_at,
+        "startup_s": max(rank["first_step_at"] for rank in training) - began,
         **{key: max(rank[key] for rank in training) for key in ("train_s", "eval_s", "data_wait_s", "steps")},
         "epochs": epochs,
         "strategy": {key: value for rank in ranks for key, value in rank["strategy"].items()},

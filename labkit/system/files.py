@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import threading
+from glob import escape
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 class Unreadable(ValueError):
@@ -44,8 +48,11 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write the whole file or nothing, even if the process or the machine stops in the middle: write a draft beside it, then give
-    the draft its name."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    the draft its name. Drafts of this file that a killed process left are removed."""
+    for old in path.parent.glob(f".{escape(path.name)}.*~*.*"):
+        if abandoned(old.name.removeprefix(f".{path.name}.").rpartition(".")[0]):
+            old.unlink(missing_ok=True)
+    draft = path.with_name(f".{path.name}.{owner()}.{threading.get_ident()}")
     draft.unlink(missing_ok=True)  # of a process that had our number, or a link that somebody put there
     try:
         with open(draft, "xb") as file:  # x: never through a link
@@ -55,3 +62,14 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def owner() -> str:
+    """This process in the name of a file or folder that it alone uses: its host and its number."""
+    return f"{platform.node()}~{os.getpid()}"
+
+
+def abandoned(name: str) -> bool:
+    """Did a process of this host make it (`owner`) that is there no more? Of other hosts nothing is known."""
+    host, _, number = name.rpartition("~")
+    return host == platform.node() and number.isdecimal() and not psutil.pid_exists(int(number))

@@ -12,9 +12,12 @@ from multiprocessing import connection, forkserver, parent_process
 from typing import Any
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int | None = None) -> None:
     """Make this process end when its parent ends. The kernel kills it (also if it is stopped or holds the GIL); and a thread
     watches the process that asked for it, for systems whose kernel cannot do that.
+
+    `parent`: the process number of the parent, if the caller knows it. The parent may have ended before this call, and
+    then this process ends at once.
 
         launcher  --pipe-->  fork server  --fork-->  rank
                                                      killed by the kernel when the fork server ends
@@ -28,11 +31,11 @@ def end_with_parent() -> None:
         with contextlib.suppress(OSError):
             os.close(server._forkserver_alive_fd)
         server._forkserver_alive_fd = None
-    parent_at_start = os.getppid()
+    parent = parent or os.getppid()
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent_at_start:  # the parent ended before the kernel was asked: nobody would kill us
+    if os.getppid() != parent:  # the parent ended before the kernel was asked: nobody would kill us
         os._exit(1)
-    if parent := parent_process():
-        threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    if launcher := parent_process():
+        threading.Thread(target=lambda: (connection.wait([launcher.sentinel]), os._exit(1)), daemon=True).start()

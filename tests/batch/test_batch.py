@@ -1,6 +1,6 @@
 """The batch over made-up notebooks: what it refuses, what it keeps, and what the command line tells of it.
 
-How real kernels end stands in test_batch_kernels.py; what happens when the batch itself is stopped, in test_batch_faults.py.
+How real kernels end stands in test_kernels.py; what happens when the batch itself is stopped, in test_faults.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from labkit.batch import notebooks as notebook_files
 from labkit.batch.batch import run_notebooks
 from labkit.batch.notebooks import discover, settable
 from labkit.rows.fields import SpecError
-from labkit.runs.statuses import Status, read_statuses
+from labkit.runs.statuses import read_statuses
 from tests.helpers.batch_notebooks import GIVEN, GROUP, made_in, write_notebook
 from tests.helpers.command_line import call
 
@@ -31,13 +31,13 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notebooks for which a process would have been started; each "ends well" at once, with an output."""
     started: list[str] = []
 
-    def pretend(_: object, job: dict, log: Path, *words: object) -> tuple[str, str]:
+    def pretend(job: dict, log: Path, *words: object) -> tuple[str, str]:
         started.append(Path(job["notebook"]).stem)
         log.touch()
         Path(job["output"]).write_text(Path(job["notebook"]).read_text())
         return "ok", ""
 
-    monkeypatch.setattr(batch.Children, "run", pretend)
+    monkeypatch.setattr(batch, "run_child", pretend)
     return started
 
 
@@ -148,18 +148,6 @@ def test_a_group_waits_for_its_results(lab: Path, no_process: list[str]) -> None
     run_notebooks("tiny")
     run_notebooks("tiny")
     assert no_process == ["04_data_cache"] * 2
-
-
-def test_the_fork_server_is_lent_to_what_is_executed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that keeps all its notebooks does not start one."""
-    lent = []
-    monkeypatch.setattr(batch.Children, "run", lambda *words: (lent.append(words[4]), ("ok", ""))[1])
-    monkeypatch.setattr(batch, "lend", lambda: {"a server": "here"})
-    monkeypatch.setattr(batch, "still_valid", lambda task: Status(task.notebook.name, "ok") if lent else None)
-    write_notebook(lab / "notebooks", "04_data_cache", parameters=GIVEN + GROUP)
-    run_notebooks("tiny")
-    run_notebooks("tiny")
-    assert lent == [{"a server": "here"}]
 
 
 def test_another_batch_is_refused(lab: Path, no_process: list[str]) -> None:

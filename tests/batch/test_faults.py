@@ -20,7 +20,6 @@ import pytest
 
 from labkit.batch import processes as batch_processes
 from labkit.batch.batch import run_notebooks
-from labkit.processes.fork_server import LENT
 from labkit.results.table import read_results
 from labkit.runs.statuses import read_statuses
 from tests.helpers import drill_targets as drill
@@ -39,7 +38,6 @@ fired, mended = Path(FIRED), Path(FIRED + ".mended")
 with nullcontext() if mended.exists() else injected(FAULT, [1], str(fired)):
     print(train.run_once(Spec(**ROW), "tiny").status)
 """
-OWN_SERVER = f"import os; os.environ.pop({LENT!r}, None)"
 GONE_S = 6.0
 REPORT = [sys.executable, "-c", """
 import sys
@@ -52,22 +50,18 @@ cli.main()
 
 
 class Drill:
-    """Three notebooks, of which the second trains a row whose rank 1 hangs until the file `mended` is there.
+    """Three notebooks, of which the second trains a row whose rank 1 suffers a fault until the file `mended` is there: it hangs,
+    or it holds the GIL, so that no thread of it can see its launcher die."""
 
-    `lent`: the notebook uses the fork server that the batch lends it, and the rank holds the GIL, so that no thread of it can see
-    its launcher die. Otherwise the notebook has a server of its own.
-    """
-
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, lent: bool):
-        self.lent, fault = lent, "hold_the_gil" if lent else "hang"
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, fault: str):
         self.lab, self.tag, self.fired = made_in(folder, patch), uuid.uuid4().hex, folder / "fired"
         patch.setenv(TAG, self.tag)  # in this process only for what it starts
         write_notebook(self.lab / "notebooks", "20_first", "print('first')")
         write_notebook(
             self.lab / "notebooks",
             "21_trains",
-            "print('before')  # lesson.run(): from here on the next notebook's process gets ready",
-            f"FIRED, FAULT, ROW = {str(self.fired)!r}, {fault!r}, {SLOW.to_dict()}\n{OWN_SERVER * (not lent)}{TRAINS}",
+            "print('before')",
+            f"FIRED, FAULT, ROW = {str(self.fired)!r}, {fault!r}, {SLOW.to_dict()}\n{TRAINS}",
             "print('after')",
         )
         write_notebook(self.lab / "notebooks", "22_last", "print('last')")
@@ -85,10 +79,7 @@ class Drill:
         wait_for(lambda: self.fired.exists() or batch.poll() is not None, 90, "the fault fired")
         assert batch.poll() is None, batch.stdout.read()
         self.family = drill.family(self.tag)
-        servers = 1 if self.lent else 2
-        assert len(self.family) == 9 + servers, (
-            f"batch, two children, two kernels, {servers} fork servers, two resource trackers, two ranks: {self.family}"
-        )
+        assert len(self.family) == 7, f"batch, child, kernel, fork server, resource tracker, two ranks: {self.family}"
         assert not drill.open_to_others(self.family), "something listens off the loopback"
         return batch
 
@@ -128,23 +119,24 @@ def batch(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             process.kill()
 
 
-def children_of(batch: subprocess.Popen) -> list[psutil.Process]:
-    """The process of the notebook at work, and the next one's."""
-    children = [process for process in psutil.Process(batch.pid).children() if "labkit.batch.child" in process.cmdline()]
-    assert len(children) == 2
-    return sorted(children, key=lambda process: process.create_time())
+def child_of(batch: subprocess.Popen) -> psutil.Process:
+    """The process of the notebook at work."""
+    [child] = [process for process in psutil.Process(batch.pid).children() if "labkit.batch.child" in process.cmdline()]
+    return child
 
 
 STOPS: dict[str, tuple[Callable[[subprocess.Popen], None], int, str]] = {
     "Ctrl-C": (lambda batch: os.killpg(batch.pid, signal.SIGINT), 130, "KeyboardInterrupt in the batch"),
     "SIGTERM": (lambda batch: batch.terminate(), 130, "KeyboardInterrupt in the batch"),
     "SIGKILL": (lambda batch: batch.kill(), -signal.SIGKILL, "the batch ended before the notebook did"),
-    "SIGTERM of the child": (lambda batch: children_of(batch)[0].terminate(), 130, "the notebook's process was ended by SIGTERM"),
+    "SIGTERM of the child": (lambda batch: child_of(batch).terminate(), 130, "the notebook's process was ended by SIGTERM"),
 }
 
 
 @pytest.mark.parametrize(
-    ("batch", "stop"), [*((False, stop) for stop in STOPS), (True, "Ctrl-C"), (True, "SIGKILL")], indirect=["batch"]
+    ("batch", "stop"),
+    [*(("hang", stop) for stop in STOPS), ("hold_the_gil", "Ctrl-C"), ("hold_the_gil", "SIGKILL")],
+    indirect=["batch"],
 )
 def test_batch_is_stopped_during_a_collective(batch: Drill, stop: str) -> None:
     process = batch.start()
@@ -159,11 +151,11 @@ def test_batch_is_stopped_during_a_collective(batch: Drill, stop: str) -> None:
         batch.check_that_it_goes_on()
 
 
-@pytest.mark.parametrize("batch", [False, True], ids=["own server", "lent server"], indirect=True)
+@pytest.mark.parametrize("batch", ["hang", "hold_the_gil"], indirect=True)
 def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
     """As the kernel of Linux does when memory runs out. The Jupyter kernel looks for its parent once a second."""
     process = batch.start()
-    children_of(process)[0].kill()
+    child_of(process).kill()
     wait_for(lambda: "22_last" in batch.statuses(), 20, "the next notebook is begun")
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1, said
@@ -173,22 +165,10 @@ def test_child_is_killed_and_the_batch_goes_on(batch: Drill) -> None:
     wait_for(batch.gone, GONE_S, f"no survivor of {batch.family}")
 
 
-@pytest.mark.parametrize("batch", [False], indirect=True)
-def test_the_next_child_is_killed_while_it_waits(batch: Drill) -> None:
-    """The last notebook gets another. (The one at work is killed, too: its rank hangs.)"""
-    process = batch.start()
-    for child in reversed(children_of(process)):
-        child.kill()
-    said, _ = process.communicate(timeout=60)
-    assert batch.statuses() == {"20_first": "ok", "21_trains": "failed", "22_last": "ok"}, said
-    wait_for(batch.gone, GONE_S, f"no survivor of {batch.family}")
-
-
-@pytest.mark.parametrize("batch", [False], indirect=True)
+@pytest.mark.parametrize("batch", ["hang"], indirect=True)
 @pytest.mark.parametrize("limit", ["cell_timeout_s", "deadline_s"])
-def test_time_is_over_during_a_collective(batch: Drill, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_over_during_a_collective(batch: Drill, limit: str) -> None:
     """Drill 21, with a cell's limit and with a notebook's."""
-    monkeypatch.setattr("labkit.batch.batch.lend", dict)  # a server of this process would be taken for a survivor
     for seconds in (15, 60, 240):  # a busy machine takes its time until the fault fires
         statuses = run_notebooks("tiny", only=[20, 21], **{limit: seconds})
         if batch.fired.exists():

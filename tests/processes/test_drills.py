@@ -22,6 +22,7 @@ import pytest
 import labkit
 import labkit.processes.launch as launching
 from labkit.engine.job import Job
+from labkit.processes import fork_server
 from labkit.processes.diagnose import RunFailed
 from labkit.processes.fork_server import warm
 from labkit.processes.launch import launch
@@ -129,20 +130,20 @@ def test_one_process_that_hangs_meets_the_deadline(lab):
 @pytest.mark.parametrize("moment", ["start", "run", "end"])
 def test_interrupt_at_a_bad_moment(lab, monkeypatch, moment):
     """Drill 13: right after a rank was started; while ranks run; a second time, while they are being ended."""
-    start, end_all, there = launching.start, launching.end_all, []
+    start, end_all, there = fork_server.start, launching.end_all, []
 
     def interrupt(*_):
         there.append(strangers())
         signal.raise_signal(signal.SIGINT)
 
     hits = {
-        "start": {"start": lambda process: (start(process), process.name == "rank0" and interrupt())},
-        "run": {"supervise": interrupt},
-        "end": {"supervise": interrupt, "end_all": lambda ranks: (interrupt(), end_all(ranks))},
+        "start": {(fork_server, "start"): lambda *words: (start(*words), words[0].name == "rank0" and interrupt())},
+        "run": {(launching, "supervise"): interrupt},
+        "end": {(launching, "supervise"): interrupt, (launching, "end_all"): lambda ranks: (interrupt(), end_all(ranks))},
     }
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        for name, hit in hits[moment].items():
-            patch.setattr(launching, name, hit)
+        for (module, name), hit in hits[moment].items():
+            patch.setattr(module, name, hit)
         train.run_once(SMALL, f"interrupt-{moment}")
     assert len(there) == len(hits[moment]) and all(there), f"no rank was there to be lost: {there}"
     assert not strangers(), f"left behind: {strangers()}"
@@ -186,8 +187,8 @@ def test_launch_from_a_thread_whose_starter_has_ended(lab):
 
 def test_two_labs_at_once(lab):
     """Drill 23: they train different rows, and one is told that a row is taken."""
-    fired, train = lab / "two", "print(run_once(SMALL.but(timeout_s=60.0), 'two').status)"
-    other = drill.lab_in_another_process(f"with injected('wait', [1], {str(fired)!r}):\n {train}")
+    fired, trains = lab / "two", "print(run_once(SMALL.but(timeout_s=60.0), 'two').status)"
+    other = drill.lab_in_another_process(f"with injected('wait', [1], {str(fired)!r}):\n {trains}")
     wait_for(fired.exists, 60, "the other lab trains")
     assert train.run_once(SMALL.but(batch_per_rank=32), "two").status == "ok", "a second lab could not train another row"
     with pytest.raises(OSError, match="another labkit is training this row right now; wait for it, or set LABKIT_RUNS"):

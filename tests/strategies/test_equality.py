@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 import labkit.strategies
 from labkit.rows.kinds import STRATEGIES
-from labkit.strategy import strategy_class
+from labkit.strategies import strategy_class
 from tests.helpers.workers import IMAGES, STEPS, batch, in_workers, traps
 
 RTOL = 1e-5  # with 0.01 as floor for small weights, so that atol is 1e-7

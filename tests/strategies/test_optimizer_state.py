@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from labkit.rows.kinds import STRATEGIES
 from labkit.rows.spec import Spec
-from labkit.strategy import Place, Precision, learning_rate_factor, strategy_class
+from labkit.strategies import strategy_class
+from labkit.strategy import Place, Precision, learning_rate_factor
 from tests.helpers.workers import CPU, in_workers
 
 EPOCHS, STEPS, IMAGES = 3, 2, 8
