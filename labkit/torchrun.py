@@ -12,7 +12,6 @@ The host of rank 0 keeps the result, in the same folder as a run on one host. Ch
 from __future__ import annotations
 
 import os
-import sys
 import time
 from datetime import timedelta
 from typing import Annotated, Any
@@ -34,7 +33,9 @@ from labkit.runs.train import figures
 from labkit.system.lifeline import end_with_parent
 from labkit.system.locks import refuse_links
 from labkit.system.machine import this_machine
-from labkit.terminal import read_sets
+from labkit.terminal import print_all_letters, read_sets, say
+
+GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:
@@ -64,6 +65,16 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
     dist.destroy_process_group()
 
 
+def check_environment() -> None:
+    """Raise SpecError unless torchrun, or what stands for it, told this process who it is."""
+    for variable in GIVEN:
+        if not (value := os.environ.get(variable)) or (variable != "MASTER_ADDR" and not value.isdecimal()):
+            told = f"is {value!r}, not a number" if value else "is not set"
+            raise SpecError(
+                f"{variable} {told}: labkit.torchrun is started by torchrun, which sets {', '.join(GIVEN)}; on one host use `labkit run NAME`"
+            )
+
+
 def rank_results(spec: Spec, rank: int, local_rank: int, folder) -> list[dict[str, Any]]:
     """Train as this rank; on rank 0, what all ranks measured, by rank."""
     refuse_links(folder, runs_folder())
@@ -87,14 +98,14 @@ def main(
 ) -> None:
     """One rank of a row, started by torchrun."""
     end_with_parent()
+    print_all_letters()
     try:
+        check_environment()
         train(name, profile, read_sets(set_), repeat)
-    except (SpecError, Needs) as error:
-        print(f"labkit: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    except (SpecError, Needs, OSError) as error:
+        say(error)
+        raise typer.Exit(1 if isinstance(error, OSError) else 2) from None
 
 
 if __name__ == "__main__":
-    if "RANK" not in os.environ:
-        sys.exit("labkit: labkit.torchrun is started by torchrun; on one host use `labkit run NAME`")
     typer.run(main)

@@ -28,6 +28,8 @@ from labkit.runs.folders import claimed, conditions, label_of, quiet, runs_folde
 from labkit.runs.plan import Planned, plan
 from labkit.runs.statuses import Status
 from labkit.system.files import read_json, write_json
+from labkit.system.fonts import check_backend
+from labkit.system.places import check_home
 
 FILES = ("ipynb", "ipynb.draft", "html", "log")
 
@@ -104,6 +106,8 @@ def get_ready(
 ) -> list[Task]:
     """All that is asked for, checked as far as can be without executing it."""
     check_times(repeats, fresh)
+    check_home()
+    check_backend()
     if deadline_s is not None and not 0 < deadline_s < 10**7:
         raise SpecError(f"deadline={deadline_s:g}: must be a number of seconds above 0")
     plan("all", profile, overrides)

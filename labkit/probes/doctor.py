@@ -19,7 +19,7 @@ import psutil
 
 from labkit.processes.strays import workers
 from labkit.rows.params import chinese_letters
-from labkit.system.fonts import font_with
+from labkit.system.fonts import check_backend, font_with
 
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY_NEEDED, MEMORY_NEEDED = 64 * MIB, GIB
@@ -178,6 +178,11 @@ def cuda() -> Findings:
 
 
 def fonts() -> Findings:
+    try:
+        check_backend()
+    except OSError as error:
+        yield "problem", *str(error).split("; ", 1)
+        return
     if name := font_with(chinese_letters()):
         yield "ok", f"{name} has the characters of the Chinese titles"
     else:
@@ -189,7 +194,11 @@ def data_sets() -> Findings:
     from labkit.rows.catalog import DATASETS
 
     for name in DATASETS:
-        text = where(name)
+        try:
+            text = where(name)
+        except OSError as error:  # as where no home folder is known: the same for all of them
+            yield "problem", *str(error).split("; ", 1)
+            return
         if text.startswith("not here: "):
             yield "problem", f"{name}: not here", text.removeprefix("not here: ")
         else:
