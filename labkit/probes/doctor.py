@@ -47,6 +47,9 @@ def examine() -> list[Finding]:
         what = check.__name__.replace("_", " ")
         try:
             findings += [Finding(level, what, *words) for level, *words in check()]
+        except OSError as error:  # one of ours says what to do
+            text, _, remedy = str(error).partition("; ")
+            findings.append(Finding("problem", what, text, remedy))
         except Exception as error:
             findings.append(Finding("problem", what, f"could not be looked at: {type(error).__name__}: {error}"))
     return findings
@@ -178,11 +181,7 @@ def cuda() -> Findings:
 
 
 def fonts() -> Findings:
-    try:
-        check_backend()
-    except OSError as error:
-        yield "problem", *str(error).split("; ", 1)
-        return
+    check_backend()
     if name := font_with(chinese_letters()):
         yield "ok", f"{name} has the characters of the Chinese titles"
     else:
@@ -194,11 +193,7 @@ def data_sets() -> Findings:
     from labkit.rows.catalog import DATASETS
 
     for name in DATASETS:
-        try:
-            text = where(name)
-        except OSError as error:  # as where no home folder is known: the same for all of them
-            yield "problem", *str(error).split("; ", 1)
-            return
+        text = where(name)
         if text.startswith("not here: "):
             yield "problem", f"{name}: not here", text.removeprefix("not here: ")
         else:

@@ -60,9 +60,10 @@ def test_doctor_says_what_no_home_means(monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError("~/.cache: the home folder is not known; set HOME, or set LABKIT_DATA to a folder")
 
     monkeypatch.setattr("labkit.data.datasets.where", unknown)
-    assert list(doctor.data_sets()) == [
-        ("problem", "~/.cache: the home folder is not known", "set HOME, or set LABKIT_DATA to a folder")
-    ]
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.data_sets,))
+    (finding,) = doctor.examine()
+    told = ("problem", "~/.cache: the home folder is not known", "set HOME, or set LABKIT_DATA to a folder")
+    assert (finding.level, finding.text, finding.remedy) == told
 
 
 # -- letters ------------------------------------------------------------------------------------------------------------
