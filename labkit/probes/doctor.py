@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import psutil
 from labkit.processes.strays import workers
 from labkit.rows.params import chinese_letters
 from labkit.system.fonts import check_backend, font_with
+from labkit.system.locks import try_folder
 
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY_NEEDED, MEMORY_NEEDED = 64 * MIB, GIB
@@ -205,11 +205,7 @@ def runs_folder() -> Findings:
 
     folder = folders.runs_folder().absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        yield "problem", f"{there}: {error.strerror}", "set LABKIT_RUNS to a folder that can be written"
-        return
+    try_folder(there)
     text = f"{folder}: {shutil.disk_usage(there).free / GIB:.1f} GiB free"
     if shutil.disk_usage(there).free < folders.FREE_BYTES_NEEDED:
         yield "problem", text, "free some space, or set LABKIT_RUNS to another folder"

@@ -99,9 +99,9 @@ def test_a_backend_that_matplotlib_does_not_have(tmp_path: Path) -> None:
     for code in ("import labkit.plots.groups", "import labkit as lab; lab.drawing('ring')"):
         told = say(code=("-c", code), **nonsense).err.strip().splitlines()[-1]
         assert told.startswith("OSError: MPLBACKEND=nonsense: ") and "unset MPLBACKEND" in told
-    code = "from labkit.probes import doctor; print(*doctor.fonts())"
+    code = "from labkit.probes import doctor; doctor.CHECKS = (doctor.fonts,); print(*doctor.examine())"
     said = say(code=("-c", code), **nonsense)
-    assert said.out.startswith("('problem', 'MPLBACKEND=nonsense: ") and "unset MPLBACKEND" in said.out, said
+    assert said.out.startswith("problem  fonts          MPLBACKEND=nonsense: ") and "-> unset MPLBACKEND" in said.out, said
 
 
 # -- installed without the repository -----------------------------------------------------------------------------------
