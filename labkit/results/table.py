@@ -11,7 +11,7 @@ from labkit.rows import params
 from labkit.runs.folders import held, label_of, runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.train import train_rows
-from labkit.system.files import read_json
+from labkit.system.files import check_readable, read_json
 
 MEASURED = ("images_per_s", "best_acc_pct", "max_mem_mb", "total_time_s", "startup_s", "train_s", "eval_s", "data_wait_s")
 COLUMNS = (
@@ -35,6 +35,8 @@ def read_results(label: str, names: Iterable[str] | None = None) -> dict[str, li
     result. An attempt that says it is running, while its process is gone, was interrupted. A result that a later attempt
     could not replace has that attempt's status and reason as `later_attempt`."""
     found: dict[str, list[dict[str, Any]]] = {}
+    for folder in (runs_folder() / label, *(runs_folder() / label).glob("*/")):
+        check_readable(folder)
     folders = [path for path in (runs_folder() / label).glob("*/[0-9]*") if path.name.isdecimal()]
     for folder in sorted(folders, key=lambda path: (path.parent.name, int(path.name))):
         if names is not None and folder.parent.name not in names:
