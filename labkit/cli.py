@@ -17,7 +17,18 @@ import typer
 import labkit
 from labkit.processes.diagnose import RunFailed
 from labkit.rows.fields import SpecError
-from labkit.terminal import WORDS, as_told, notebook_bar, print_json, read_numbers, read_sets, say, show, show_figures
+from labkit.terminal import (
+    WORDS,
+    as_told,
+    notebook_bar,
+    print_all_letters,
+    print_json,
+    read_numbers,
+    read_sets,
+    say,
+    show,
+    show_figures,
+)
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # which typer reads from the command line
@@ -231,6 +242,7 @@ def finish(lines: list[dict[str, Any]], code: int = 0) -> None:
 
 def main() -> None:
     """Run the command line. What goes wrong becomes one line on stderr and an exit code, not a traceback."""
+    print_all_letters()
     try:
         app(prog_name="labkit")
     except (SpecError, OSError) as error:

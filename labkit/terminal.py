@@ -3,6 +3,7 @@ of its options. Loads nothing heavy."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -48,8 +49,16 @@ def as_told(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_json(lines: Any) -> None:
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     for line in lines:
-        print(json.dumps(line, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(line, ensure_ascii=not utf8, allow_nan=False))
+
+
+def print_all_letters() -> None:
+    """Where the output cannot show a letter, as in a folder's name in Chinese on an ASCII terminal, print its number, and go on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:

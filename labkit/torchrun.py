@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -40,7 +39,9 @@ from labkit.runs.train import figures
 from labkit.system.lifeline import end_with_parent
 from labkit.system.locks import refuse_links
 from labkit.system.machine import this_machine
-from labkit.terminal import read_sets
+from labkit.terminal import print_all_letters, read_sets, say
+
+GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 GRACE_S = 5.0  # for the other ranks to say what they saw
 TERM_S = 10.0  # how long a rank lives on after SIGTERM; torchrun waits 30 s before it kills
@@ -87,6 +88,16 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
             raise
     dist.barrier()
     dist.destroy_process_group()
+
+
+def check_environment() -> None:
+    """Raise SpecError unless torchrun, or what stands for it, told this process who it is."""
+    for variable in GIVEN:
+        if not (value := os.environ.get(variable)) or (variable != "MASTER_ADDR" and not value.isdecimal()):
+            told = f"is {value!r}, not a number" if value else "is not set"
+            raise SpecError(
+                f"{variable} {told}: labkit.torchrun is started by torchrun, which sets {', '.join(GIVEN)}; on one host use `labkit run NAME`"
+            )
 
 
 def last_words(say: Callable[[], None] = lambda: None) -> None:
@@ -154,14 +165,14 @@ def main(
 ) -> None:
     """One rank of a row, started by torchrun."""
     end_with_parent()
+    print_all_letters()
     try:
+        check_environment()
         train(name, profile, read_sets(set_), repeat)
-    except (SpecError, Needs) as error:
-        print(f"labkit: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    except (SpecError, Needs, OSError) as error:
+        say(error)
+        raise typer.Exit(1 if isinstance(error, OSError) else 2) from None
 
 
 if __name__ == "__main__":
-    if "RANK" not in os.environ:
-        sys.exit("labkit: labkit.torchrun is started by torchrun; on one host use `labkit run NAME`")
     typer.run(main)

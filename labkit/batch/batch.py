@@ -27,6 +27,8 @@ from labkit.runs.result import Result, read_result
 from labkit.runs.statuses import Status
 from labkit.runs.train import kept_result
 from labkit.system.files import Unreadable, read_json, write_json
+from labkit.system.fonts import check_backend
+from labkit.system.places import check_home
 
 FILES = ("ipynb", "html", "log")
 
@@ -95,6 +97,8 @@ def get_ready(
 ) -> list[Task]:
     """All that is asked for, checked as far as can be without executing it."""
     check_times(repeats, fresh)
+    check_home()
+    check_backend()
     if deadline_s is not None and not 0 < deadline_s < 10**7:
         raise SpecError(f"deadline={deadline_s:g}: must be a number of seconds above 0")
     folder = plan("all", profile, overrides).folder.absolute() / "notebooks"

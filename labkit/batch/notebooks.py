@@ -21,7 +21,7 @@ from typing import Any
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.yaml_files import read_yaml
-from labkit.system.files import write_whole
+from labkit.system.files import check_readable, write_whole
 from labkit.system.places import place
 
 EVERYTHING = 99  # the notebook that reads the results of all others
@@ -49,6 +49,7 @@ def discover(only: Iterable[int] | None = None) -> list[Notebook]:
     """All notebooks by number, or those whose numbers are in `only`. Raises SpecError for a number that no notebook has."""
     found: dict[int, Notebook] = {}
     groups = {group.number: group for group in params.groups()}
+    check_readable(notebooks_folder(), "LABKIT_NOTEBOOKS")
     for path in sorted(notebooks_folder().glob("*.ipynb")):
         if not re.fullmatch(r"\d\d_\w+", path.stem):  # a student's Untitled.ipynb, or a copy
             continue

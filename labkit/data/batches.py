@@ -18,6 +18,7 @@ others. Evaluation leaves nothing out.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from labkit.data.datasets import open_arrays
 from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 from labkit.system.lifeline import end_with_parent
+
+NO_ROOM = ("No space left", "Bus error", "shared memory", "unable to mmap", "unable to write to file")  # for a loader's processes
 
 
 class Draws:
@@ -138,7 +141,7 @@ class Data:
             worker_init_fn=die_with_parent if self.spec.loader_workers else None,
         )
         layout = torch.channels_last if self.spec.channels_last else torch.contiguous_format
-        for row, x in zip(index, loader, strict=True):
+        for row, x in zip(index, told(loader, self.spec.loader_workers), strict=True):
             at = torch.from_numpy(row).to(self.device)
             yield x.to(self.device, non_blocking=True, memory_format=layout), self.train_labels[at], row
 
@@ -169,6 +172,22 @@ class Pictures(Dataset):
         if self.draws.flips[i]:
             picture = pil.hflip(picture)
         return pil.normalize(pil.to_tensor(picture), self.info.mean, self.info.std, inplace=True)
+
+
+def told(loader: DataLoader, workers: int, shared: Path = Path("/dev/shm")) -> Iterator[Tensor]:
+    """What a loader gives. Raises OSError with the cause and the remedy where its processes find no room in shared memory, of
+    which torch and multiprocessing say no more than that there is none, or that a process was killed."""
+    try:
+        yield from loader
+    except (OSError, RuntimeError) as error:
+        text = str(error).strip()
+        if not workers or not any(word in text for word in NO_ROOM):
+            raise
+        space = shutil.disk_usage(shared)
+        has = f"{shared} has {space.free / 2**20:.1f} MiB free of {space.total / 2**20:.1f}"
+        remedy = "set loader_workers=0, or enlarge it (a container: --shm-size=1g)"
+        cause = text.splitlines()[-1].strip()
+        raise OSError(f"loader_workers={workers}: {has}, and images are handed over through it ({cause}); {remedy}") from error
 
 
 def to_pil(image: np.ndarray, size: int) -> Image.Image:

@@ -142,9 +142,22 @@ def over(one: float | None, other: float | None) -> float | None:
 
 
 def interactive() -> bool:
-    """Is somebody there to press a button? Jupyter's server names the session to its kernels; papermill has none.
+    """Is somebody there to press a button? Jupyter's server names the session to its kernels; papermill has none. But a papermill
+    that was started from a cell has inherited that cell's, and its kernel from it: then the parent process has the same.
 
     LABKIT_WIDGETS=0 or 1 decides otherwise.
     """
-    asked = os.environ.get("LABKIT_WIDGETS")
-    return asked == "1" if asked in ("0", "1") else "JPY_SESSION_NAME" in os.environ
+    asked, session = os.environ.get("LABKIT_WIDGETS"), os.environ.get("JPY_SESSION_NAME")
+    if asked in ("0", "1"):
+        return asked == "1"
+    return session is not None and session != _of_parent("JPY_SESSION_NAME")
+
+
+def _of_parent(variable: str) -> str | None:
+    """What a variable was when our parent process started; None if it was not set, or may not be read."""
+    import psutil
+
+    try:
+        return psutil.Process(os.getppid()).environ().get(variable)
+    except (psutil.Error, OSError):
+        return None

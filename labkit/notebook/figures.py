@@ -11,6 +11,9 @@ from labkit.results.metrics import METRIC
 
 def drawing(name: str) -> Picture:
     """A drawing of how something works (`labkit.drawings.gallery` has them all). Raises SpecError for an unknown name."""
+    from labkit.system.fonts import check_backend
+
+    check_backend()
     from labkit.drawings import gallery as drawings
 
     return Picture(drawings.drawing(name), drawings.alt(name))

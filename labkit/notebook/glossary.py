@@ -6,14 +6,14 @@ import functools
 
 from labkit.notebook.cells import Grid
 from labkit.rows.fields import SpecError, nearest
-from labkit.rows.params import PARAMS
+from labkit.rows.params import folder
 from labkit.rows.yaml_files import read_yaml
 
 
 @functools.cache
 def terms() -> dict[str, tuple[str, str]]:
     """English term -> (Chinese term, one sentence)."""
-    return {term: (words[0], words[1]) for term, words in read_yaml(PARAMS / "glossary.yaml").items()}
+    return {term: (words[0], words[1]) for term, words in read_yaml(folder() / "glossary.yaml").items()}
 
 
 def glossary(*asked: str) -> Grid:

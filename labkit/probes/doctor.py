@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from labkit.probes.doctor_machine import GIB, Findings, arithmetic, cores, envir
 from labkit.processes.strays import workers
 from labkit.rows.params import chinese_letters
 from labkit.system import machine
-from labkit.system.fonts import font_with
+from labkit.system.fonts import check_backend, font_with
+from labkit.system.locks import try_folder
 
 
 @dataclass
@@ -38,6 +38,9 @@ def examine() -> list[Finding]:
         what = check.__name__.replace("_", " ")
         try:
             findings += [Finding(level, what, *words) for level, *words in check()]
+        except OSError as error:  # one of ours says what to do
+            text, _, remedy = str(error).partition("; ")
+            findings.append(Finding("problem", what, text, remedy))
         except Exception as error:
             findings.append(Finding("problem", what, f"could not be checked: {type(error).__name__}: {error}"))
     return findings
@@ -84,6 +87,7 @@ def cuda() -> Findings:
 
 def fonts() -> Findings:
     """Is there a font for the Chinese titles of plots?"""
+    check_backend()
     if name := font_with(chinese_letters()):
         yield "ok", f"{name} has the characters of the Chinese titles"
     else:
@@ -109,11 +113,7 @@ def runs_folder() -> Findings:
 
     folder = folders.runs_folder().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    try:
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        yield "problem", f"{existing}: {error.strerror}", "set LABKIT_RUNS to a folder that can be written"
-        return
+    try_folder(existing)
     text = f"{folder}: {shutil.disk_usage(existing).free / GIB:.1f} GiB free"
     if shutil.disk_usage(existing).free < folders.FREE_BYTES_NEEDED:
         yield "problem", text, "free some space, or set LABKIT_RUNS to another folder"

@@ -14,7 +14,7 @@ from labkit.runs.folders import held, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
 from labkit.runs.result import NoResult, Outcomes, Result, Results, read_result
 from labkit.runs.train import OnProgress, get_ready, train_rows
-from labkit.system.files import Unreadable, read_json
+from labkit.system.files import Unreadable, check_readable, read_json
 
 ABOUT = ("world_size", "backend", "device", "dataset")  # of a row's Spec, in its line
 TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_s")  # of time_parts
@@ -28,6 +28,8 @@ def read_results(label: str, names: Iterable[str] | None = None) -> Outcomes:
     "unreadable". Raises OSError for a folder or file that may not be read.
     """
     found: Outcomes = {}
+    for folder in (runs_folder() / label, *(runs_folder() / label).glob("*/")):
+        check_readable(folder)
     for folder in run_folders(runs_folder() / label):
         if names is None or folder.parent.name in names:
             outcome = outcome_in(folder)

@@ -47,6 +47,16 @@ class Profile:
     fields: dict[str, Any]
 
 
+def folder() -> Path:
+    """params/ of the repository. Raises SpecError where labkit was installed without it."""
+    if not PARAMS.is_dir():
+        raise SpecError(
+            f"{PARAMS}: there is no such folder; labkit reads groups, profiles and notebooks from its repository: install it there, "
+            "with `pip install -e .`"
+        )
+    return PARAMS
+
+
 def _check_keys(path: Path, content: dict[str, Any], types: dict[str, type]) -> None:
     for key, value in content.items():
         if key not in types:
@@ -90,7 +100,7 @@ def read_group(path: Path) -> Group:
 @functools.cache
 def groups() -> tuple[Group, ...]:
     """All groups, in the order of their numbers. Raises SpecError for a wrong file, and if two files have the same number."""
-    found = sorted((read_group(path) for path in PARAMS.glob("[0-9]*.yaml")), key=lambda group: group.number)
+    found = sorted((read_group(path) for path in folder().glob("[0-9]*.yaml")), key=lambda group: group.number)
     for one, other in itertools.pairwise(found):
         if one.number == other.number:
             raise SpecError(f"{other.file}: group: {other.number} is taken by {one.file.name}")
@@ -112,7 +122,7 @@ def chinese_letters() -> str:
 
 def profile_names() -> list[str]:
     """The names of all profiles, sorted."""
-    return sorted(path.stem for path in (PARAMS / "profiles").glob("*.yaml"))
+    return sorted(path.stem for path in (folder() / "profiles").glob("*.yaml"))
 
 
 def profile(name: str) -> Profile:
@@ -141,14 +151,14 @@ def profile(name: str) -> Profile:
 @functools.cache
 def compares() -> dict[int, dict[str, str]]:
     """What each published group compares, by the group's number: `compares` as published, `compares_zh` in Chinese."""
-    with open(PARAMS / "groups.csv", newline="", encoding="utf-8") as file:
+    with open(folder() / "groups.csv", newline="", encoding="utf-8") as file:
         return {int(row.pop("group")): row for row in csv.DictReader(file)}
 
 
 @functools.cache
 def published() -> tuple[dict[str, Any], ...]:
     """The published table: a dict for each row, with `experiment` (the row's name), `model`, and five figures as numbers."""
-    with open(PARAMS / "published_results.csv", newline="", encoding="utf-8") as file:
+    with open(folder() / "published_results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return tuple({k: v if k in ("experiment", "model") else float(v) for k, v in row.items()} for row in rows)
 

@@ -16,7 +16,7 @@ from labkit.processes.digest import code_digest
 from labkit.rows import params
 from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
 from labkit.system.files import read_json, write_json, write_whole  # noqa: F401
-from labkit.system.locks import open_lock, refuse_links
+from labkit.system.locks import open_lock, refuse_links, take_lock
 from labkit.system.machine import this_machine, versions
 from labkit.system.places import place
 from labkit.system.tuning import outside_settings
@@ -85,20 +85,20 @@ def claimed(folder: Path) -> Iterator[None]:
         refuse_links(folder, runs_folder())
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        lock = open_lock(folder / ".lock")
+        file = open_lock(folder / ".lock")
     except OSError as error:
         if error.errno is None:  # ours, which says what to do
             raise
         raise OSError(
             f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written"
         ) from error
-    with lock:
+    with file:
         if free < FREE_BYTES_NEEDED:
             raise OSError(
                 f"{folder}: {free / 2**20:.0f} MiB free, a run needs {FREE_BYTES_NEEDED / 2**20:.0f}; free some space or set LABKIT_RUNS"
             )
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(file, folder / ".lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(
                 f"{folder}: another labkit is training this row right now; wait for it, or set LABKIT_RUNS to another folder"
@@ -128,8 +128,8 @@ def clear_abandoned() -> None:
 def held(folder: Path) -> bool:
     """Is a process training in this folder? The kernel lets go of a lock when its holder dies, whatever the cause."""
     try:
-        with open_lock(folder / ".lock", create=False) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with open_lock(folder / ".lock", create=False) as file:
+            take_lock(file, folder / ".lock", fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

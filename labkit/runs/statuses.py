@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from labkit.runs.folders import held, runs_folder
-from labkit.system.files import read_json
+from labkit.system.files import check_readable, read_json
 
 
 @dataclass
@@ -26,6 +26,7 @@ def read_statuses(label: str) -> list[Status]:
     """How each notebook ended that was executed for a profile's folder, by number. One that says it is running while no batch
     is, or that says nothing, was interrupted."""
     folder = runs_folder() / label / "notebooks"
+    check_readable(folder)
     found = []
     for name in sorted({path.name.partition(".")[0] for path in folder.glob("[0-9]*.*")}):
         status = Status(**(read_json(folder / f"{name}.status.json") or {"notebook": name, "status": "running"}))

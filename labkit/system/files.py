@@ -41,6 +41,17 @@ def read_kept(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     return kept if same else None
 
 
+def check_readable(folder: Path, variable: str = "LABKIT_RUNS") -> None:
+    """Raise OSError for a folder that is there and may not be read: a glob finds nothing in it, and says nothing."""
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        remedy = f"see that you may read it, or set {variable} to another folder"
+        raise OSError(f"{folder}: cannot be read ({error.strerror}); {remedy}") from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write plain data as JSON: the whole file or nothing."""
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

@@ -1,12 +1,24 @@
-"""Which font can draw the Chinese titles, if any. Without one, plots have English titles only, and never boxes for letters."""
+"""matplotlib as it is here: can it be imported, and which font can draw the Chinese titles, if any. Without such a font, plots have
+English titles only, and never boxes for letters."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from pathlib import Path
 
 PLACES = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
+
+
+def check_backend() -> None:
+    """Raise OSError where matplotlib cannot be imported for the backend that the environment names. Ours draw into files."""
+    try:
+        importlib.import_module("matplotlib")
+    except ValueError as error:
+        if not (named := os.environ.get("MPLBACKEND")):
+            raise
+        raise OSError(f"MPLBACKEND={named}: matplotlib has no such backend; unset MPLBACKEND, or set MPLBACKEND=agg") from error
 
 
 def has_glyphs(path: str, letters: set[int]) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +19,29 @@ def refuse_links(folder: Path, root: Path) -> None:
     for path in [*above, *inside]:
         if path.is_symlink():
             raise OSError(f"{path}: is a symbolic link, and labkit writes nothing through one there; remove it")
+
+
+def take_lock(file: IO[bytes], path: Path, how: int) -> None:
+    """fcntl.flock. Raises BlockingIOError where another holds it, and OSError with the remedy where the file system keeps no locks."""
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        raise OSError(
+            f"{path.parent}: its file system keeps no locks ({error.strerror}); set LABKIT_RUNS to a folder on a local disk"
+        ) from error
+
+
+def try_folder(folder: Path) -> None:
+    """Make a file there and lock it. Raises OSError with the remedy where that cannot be."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            take_lock(file, folder / ".lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno is None:  # ours, which says what to do
+            raise
+        raise OSError(f"{folder}: {error.strerror}; set LABKIT_RUNS to a folder that can be written") from error
 
 
 def open_lock(path: Path, create: bool = True) -> IO[bytes]:

@@ -71,7 +71,7 @@ def test_torch_is_asked_for_devices_where_there_may_be_some(monkeypatch, driver,
     ],
 )
 def test_what_linux_tells_of_the_processor(monkeypatch, told, bf16, name):
-    monkeypatch.setattr(machine.Path, "read_text", lambda path: told)
+    monkeypatch.setattr(machine.Path, "read_text", lambda path, **_: told)
     assert machine.computes_in_bf16() is bf16
     assert machine._cpu_name() == (name or machine.platform.processor() or machine.platform.machine())
 

@@ -7,16 +7,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from labkit.batch.notebooks import discover
 from labkit.data import raw_files
 from labkit.data.datasets import DatasetError, open_arrays, prepare
+from labkit.results.table import read_results
 from labkit.rows.params import ROOT
+from labkit.runs.statuses import read_statuses
 from labkit.system.files import read_json, write_json
+from tests.helpers.command_line import SINGLE as ROW
+from tests.helpers.command_line import Said, one_line
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -57,6 +63,50 @@ def test_raw_files_that_may_not_be_read_are_told_so(tmp_path: Path, monkeypatch:
     with pytest.raises(DatasetError, match=r"cannot be read .*Permission denied.*may read it") as told:
         raw_files.contents("digits", "digits.csv.gz", tmp_path)
     assert "truncated" not in str(told.value)
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Closes a folder to us, as mode 700 of another user does. (To root no folder is closed.)"""
+    scandir = os.scandir
+
+    def close(folder: Path) -> None:
+        def scan(path: Any = ".") -> Any:
+            if Path(path) == folder:
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", scan)
+
+    return close
+
+
+@pytest.mark.parametrize("part", ["", ROW, "notebooks"])
+def test_results_of_another_user_are_not_not_run_yet(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: Callable[[Path], None], labkit: Callable[..., Said]
+) -> None:
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    (tmp_path / "tiny" / ROW / "1").mkdir(parents=True)
+    (tmp_path / "tiny/notebooks").mkdir()
+    folder = tmp_path / "tiny" / part if part else tmp_path / "tiny"
+    closed(folder)
+    for words in (("table",), ("table", "--json"), ("rows",), ("check",)):
+        one_line(labkit(*words, "--profile", "tiny"), 1, f"{folder}: cannot be read (Permission denied)", "LABKIT_RUNS")
+    if part == "notebooks":
+        with pytest.raises(OSError, match=r"notebooks: cannot be read"):
+            read_statuses("tiny")
+
+
+def test_notebooks_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: Callable[[Path], None]) -> None:
+    monkeypatch.setenv("LABKIT_NOTEBOOKS", str(tmp_path))
+    closed(tmp_path)
+    with pytest.raises(OSError, match=rf"^{tmp_path}: cannot be read \(Permission denied\); .*LABKIT_NOTEBOOKS"):
+        discover()
+
+
+def test_a_folder_that_is_not_there_is_not_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "none"))
+    assert read_results("tiny") == {} and read_statuses("tiny") == []
 
 
 def test_a_good_result_is_good_in_every_locale(tmp_path: Path) -> None:

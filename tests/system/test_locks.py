@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from labkit.engine.job import Job
+from labkit.probes import doctor
 from labkit.processes import launch
 from labkit.runs.folders import claimed, held
 from labkit.system.files import write_whole
@@ -89,3 +91,29 @@ def test_a_draft_is_never_written_through_a_link(place: Path, monkeypatch: pytes
     (place / f".text.{os.getpid()}.7").symlink_to(place / "precious/file")
     write_whole(place / "text", b"ours")
     assert (place / "text").read_bytes() == b"ours" and not (place / "text").is_symlink() and untouched(place)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(place: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some network file systems are. The run, a batch's lock, whoever looks at a lock, and doctor say the same."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    folder = place / "runs/quick/row/1"
+    open_lock(folder / ".lock").close()
+    monkeypatch.setattr("fcntl.flock", refuse)
+    said = rf"^{folder}: its file system keeps no locks \(.+\); set LABKIT_RUNS to a folder on a local disk$"
+    with pytest.raises(OSError, match=said), claimed(folder):
+        pytest.fail("the folder was given away")
+    assert not held(folder), "nobody holds what cannot be held, and what lies there can still be shown"
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.runs_folder,))
+    (finding,) = doctor.examine()
+    assert finding.level == "problem" and finding.text.startswith(f"{place}/runs: its file system keeps no locks")
+    assert finding.remedy == "set LABKIT_RUNS to a folder on a local disk"
+
+
+def test_a_lock_that_another_holds_is_another_matter(place: Path) -> None:
+    with claimed(place / "runs/quick/row/1"):
+        with pytest.raises(OSError, match="another labkit is training this row right now"), claimed(place / "runs/quick/row/1"):
+            pytest.fail("the folder was given away twice")
