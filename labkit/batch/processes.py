@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from labkit.processes.supervise import Watched
 from labkit.system.paths import helper_environment
 from labkit.system.temporary import own_folder
 
@@ -56,13 +57,13 @@ def run_child(job: dict[str, Any], log: Path, deadline_s: float, notify: Callabl
 
 
 def watch(child: subprocess.Popen, events: Path, log: Path, deadline_s: float, notify: Callable) -> tuple[str, str]:
-    began, told_at = time.monotonic(), -TELL_S
+    watched, told_at = Watched(), -TELL_S  # a pause of all processes is not the notebook's
     while True:
         try:
             code = child.wait(LOOK_S)
         except subprocess.TimeoutExpired:
             code = None
-        told, seconds = last_event(events), time.monotonic() - began
+        told, seconds = last_event(events), watched.look()
         if code is not None:
             return (told["status"], told["reason"]) if "status" in told else ended(code, log)
         if seconds > deadline_s:

@@ -33,10 +33,10 @@ from labkit.system.machine import loopback
 if TYPE_CHECKING:
     from labkit.engine.job import Job
 
-for _name in STRATEGIES:  # imported by the fork server, so that no rank has to
-    with contextlib.suppress(
-        Exception
-    ):  # a broken file breaks its own rows only: their ranks import it again, and say what is wrong
+# Imported by the fork server, so that no rank has to. A file that is broken breaks its own rows only: their ranks import it
+# again, and say what is wrong with it.
+for _name in STRATEGIES:
+    with contextlib.suppress(Exception):
         strategy_class(_name)
 
 

@@ -1,5 +1,10 @@
 """Start the ranks of one run, watch over them, and leave none behind, whatever happens.
 
+    warm()         the fork server is there, or on its way: it imports torch, which takes seconds
+    start() x N    one rank after the other; an interrupt waits until each is known by its number
+    supervise()    until every rank has left its result, or one is in trouble
+    end_all()      always, after an error and an interrupt too
+
 Ranks are forks of a warm fork server (`fork_server.py`). torch's elastic launcher can use the same server, but looks at its
 processes once a second, replaces signal handlers, and waits for ever for a rank that left without a result.
 """
@@ -52,7 +57,8 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
     """Run a job to its end and return what each rank returned, by rank.
 
     `on_progress` is called a few times a second, in this thread, with the latest event of each rank. Raises RunFailed,
-    which names the rank and the reason; KeyboardInterrupt passes through. On every way out no process is left.
+    which names the rank and the reason, ValueError for a target that another process could not find; KeyboardInterrupt passes
+    through. On every way out no rank is left.
     """
     if not isinstance(job.target, str) or job.target.startswith("__main__:") or "<" in job.target:
         raise ValueError(
@@ -86,8 +92,8 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
 
 
 def in_a_rank(target: str, **arguments: Any) -> Any:
-    """What a function (as `Job` names it) returns that needs torch: from a fork of the warm server, which has imported it
-    already. Here the import alone would take seconds."""
+    """Call a function that needs torch (named as in `Job`) in a process of its own, and return what it returns, which must be plain
+    data. The fork server has imported torch already; here the import alone would take seconds. Raises RunFailed."""
     with tempfile.TemporaryDirectory(dir=own_folder()) as folder:
         return launch(Job(target, 1, Path(folder), arguments, backend=""))[0]
 

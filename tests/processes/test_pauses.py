@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit.batch.processes import watch
 from labkit.engine.job import Job
 from labkit.processes import supervise as supervising
 from labkit.processes.diagnose import RankView, diagnose
@@ -44,6 +45,20 @@ def test_a_pause_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched.look() == pytest.approx(1.0)
     clock.now += 3600
     assert watched.look() == pytest.approx(2.0), "an hour without this process counts as one look"
+
+
+def test_a_pause_is_not_a_notebook_s_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour passes between two looks of the batch."""
+    clock = Clock()
+    monkeypatch.setattr(supervising, "time", clock)
+
+    def pause(_cell: int, _seconds: float) -> None:
+        clock.now += 3600
+
+    child = subprocess.Popen(["sleep", "1"])
+    (tmp_path / "log").write_text("the end")
+    told = watch(child, tmp_path / "events", tmp_path / "log", 100.0, pause)
+    assert clock.now > 4000 and told == ("failed", "the notebook's process failed: the end (more in log)")
 
 
 def test_a_pause_of_all_processes_ends_no_run(tmp_path: Path) -> None:
