@@ -36,8 +36,8 @@ from labkit.rows.params import profile as read_profile
 from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.runs.train import figures
+from labkit.system.files import refuse_links
 from labkit.system.lifeline import end_with_parent
-from labkit.system.locks import refuse_links
 from labkit.system.machine import this_machine
 from labkit.terminal import print_all_letters, read_sets, say
 

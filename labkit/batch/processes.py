@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.processes.supervise import Watched
-from labkit.system.paths import helper_environment
+from labkit.system.places import helper_environment
 from labkit.system.temporary import own_folder
 
 TAG = "LABKIT_BATCH"

@@ -33,7 +33,7 @@ from labkit.runs import folders
 from labkit.runs.result import NoResult, Result
 from labkit.runs.train import run_once
 from labkit.system.machine import this_machine
-from labkit.system.paths import helper_environment
+from labkit.system.places import helper_environment
 
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 FASHION = {

@@ -12,8 +12,8 @@ from labkit.probes.doctor_machine import GIB, Findings, arithmetic, cores, envir
 from labkit.processes.strays import workers
 from labkit.rows.params import chinese_letters
 from labkit.system import machine
+from labkit.system.files import try_folder
 from labkit.system.fonts import check_backend, font_with
-from labkit.system.locks import try_folder
 
 
 @dataclass

@@ -33,7 +33,7 @@ import psutil
 from labkit.processes.diagnose import RunFailed
 from labkit.processes.digest import code_digest
 from labkit.system.errors import limit_behind
-from labkit.system.paths import helper_environment, helper_path
+from labkit.system.places import helper_environment, helper_path
 from labkit.system.temporary import LONGEST_SOCKET_PATH, own_folder
 from labkit.system.tuning import settings_mark
 

@@ -27,7 +27,7 @@ from labkit.processes import fork_server
 from labkit.processes.begin import begin
 from labkit.processes.fork_server import warm
 from labkit.processes.supervise import Rank, supervise
-from labkit.system.locks import refuse_links
+from labkit.system.files import refuse_links
 from labkit.system.temporary import own_folder
 
 INTERRUPT_S = 2.0  # the longest that an interrupt waits for a start

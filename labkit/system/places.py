@@ -1,13 +1,18 @@
-"""The folders that the environment names: LABKIT_RUNS (results), LABKIT_DATA (data sets), LABKIT_NOTEBOOKS (notebooks).
+"""Where things are: the folders that the environment names, and the folders in which a process that we start looks for modules.
 
-An empty value is none. A relative path means the folder in which this process stood when it first asked for any of them. It is
-then written back as an absolute path: a kernel, a fork server and a rank, which may stand elsewhere, inherit the same place,
-and no `os.chdir` or `%cd` moves it. `~` is the home folder.
+LABKIT_RUNS (results), LABKIT_DATA (data sets), LABKIT_NOTEBOOKS (notebooks): an empty value is none. A relative path means the
+folder in which this process stood when it first asked for any of them. It is then written back as an absolute path: a kernel, a
+fork server and a rank, which may stand elsewhere, inherit the same place, and no `os.chdir` or `%cd` moves it. `~` is the home folder.
+
+`python -c` and `python -m` look for every module in the current folder first. A student's `random.py` or `torch.py` there would
+be run by the fork server, the ranks and a batch's processes in place of the module that they want. So it comes last (`helper_path`).
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 VARIABLES = ("LABKIT_RUNS", "LABKIT_DATA", "LABKIT_NOTEBOOKS")
@@ -48,3 +53,25 @@ def check_home() -> None:
         raise OSError(
             "HOME is not set, and this user has no entry in /etc/passwd: Jupyter needs a home folder; set HOME"
         ) from error
+
+
+ROOT = str(Path(__file__).parents[2])  # the folder that holds the package labkit
+
+
+def helper_path() -> list[str]:
+    """sys.path for a process that we start: as it is here, but the current folder, the script's and the lab's own come last.
+
+    They stay on the path, because a target for `launch` may be a module that lies there. The lab's folder comes before any
+    other folder that holds a package labkit: our processes must import the code that we are.
+    """
+    last = {os.path.realpath(folder) for folder in (os.getcwd(), os.path.dirname(os.path.abspath(sys.argv[0])), ROOT)}
+    entries = [entry or os.getcwd() for entry in sys.path]
+    others = [entry for entry in entries if os.path.realpath(entry) not in last]
+    mine = [entry for entry in entries if os.path.realpath(entry) in last and os.path.realpath(entry) != os.path.realpath(ROOT)]
+    at = next((at for at, entry in enumerate(others) if PathFinder.find_spec("labkit", [entry])), len(others))
+    return list(dict.fromkeys([*others[:at], ROOT, *others[at:], *mine]))
+
+
+def helper_environment() -> dict[str, str]:
+    """What to add to the environment of a Python that we start, so that it looks for modules in `helper_path()` alone."""
+    return {"PYTHONPATH": os.pathsep.join(helper_path()), "PYTHONSAFEPATH": "1"}

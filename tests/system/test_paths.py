@@ -11,7 +11,7 @@ import pytest
 
 from labkit.processes.launch import in_a_rank
 from labkit.system import paths
-from labkit.system.paths import helper_path
+from labkit.system.places import helper_path
 from tests.helpers.batch_notebooks import GIVEN, write_notebook
 from tests.helpers.command_line import SINGLE
 

@@ -12,8 +12,7 @@ from labkit.engine.job import Job
 from labkit.probes import doctor
 from labkit.processes import launch
 from labkit.runs.folders import claimed, held
-from labkit.system.files import write_whole
-from labkit.system.locks import open_lock
+from labkit.system.files import open_lock, write_whole
 
 KEEP = "somebody's only copy"
 
