@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from labkit.plots.style import Repeats, apart, bilingual, family, median, styled, two_lines, where
 from labkit.results.metrics import memory_is
 from labkit.results.table import time_parts
-from labkit.results.verdict import Beside, Row, besides, comparable, short_name
+from labkit.results.verdict import MatchedRow, Row, comparable, match_rows, short_name
 from labkit.rows import params
 from labkit.runs.result import Results
 
@@ -36,7 +36,7 @@ TIMES = {  # key of results.time_parts: words, colour, hatch
 @styled
 def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
     """The figure of a group, or None if none of its rows ran. Names leave out resnet18, cacheFalse and ampFalse."""
-    found = besides(group, every_row)
+    found = match_rows(group, every_row)
     if not found:
         return None
     rows = {one.row.name: one.row.good for one in found}
@@ -100,7 +100,7 @@ def memory(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
     axes.set_xlabel("MiB\n" + memory_is(result.spec.device for repeats in rows.values() for result in repeats))
 
 
-def ratios(axes: Axes, found: list[Beside], looks: dict[str, Any]) -> None:
+def ratios(axes: Axes, found: list[MatchedRow], looks: dict[str, Any]) -> None:
     """Images/s over those of the first row: filled as measured here, hollow as published where the pair may be compared."""
     first, published, ends = found[0], False, [1.0]
     base, there = first.row.median("images_per_s"), first.published
