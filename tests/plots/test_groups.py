@@ -212,7 +212,7 @@ def test_figures_are_drawn_without_pyplot():
     assert isinstance(figure.canvas, FigureCanvasAgg) or type(figure.canvas).__name__ == "FigureCanvasBase"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert group_plots.curve(results_now()[SINGLE.format(256)])[0] == [3.0, 6.0, 9.0]
+        assert group_plots.accuracy_over_time(results_now()[SINGLE.format(256)])[0] == [3.0, 6.0, 9.0]
 
 
 def test_plots_leave_pyplot_alone():
