@@ -1,6 +1,6 @@
-"""One figure for a group's rows that ran: how fast, against the published ratio, memory, where the time went, accuracy.
+"""One figure for the rows of a group that ran: throughput, ratios here and as published, memory, parts of the time, accuracy.
 
-No pyplot: widgets draw on other threads.
+Without pyplot, because widgets draw on other threads.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from labkit.plots.style import Repeats, apart, bilingual, family, median, styled, two_lines, where
+from labkit.plots.style import Repeats, bilingual, family, median, origin_text, row_looks, styled, two_lines
 from labkit.results.metrics import memory_is
 from labkit.results.table import time_parts
-from labkit.results.verdict import Beside, Row, besides, comparable, short_name
+from labkit.results.verdict import MatchedRow, Row, comparable, match_rows, short_name
 from labkit.rows import params
 from labkit.runs.result import Results
 
 WIDE = 13.2  # inches
 HEADING: dict[str, Any] = {"fontsize": 15, "va": "top"}
 HALO = [withStroke(linewidth=3, foreground="white")]
-TIMES = {  # key of results.time_parts: words, colour, hatch
+TIMES = {  # key of results.table.time_parts: label, colour, hatch
     "startup_s": ("start-up", "#f0a34a", "//"),
     "compute_s": ("training", "#2f6ea5", ""),
     "data_wait_s": ("training: waiting for data", "#d9d9d9", ".."),
@@ -35,101 +35,111 @@ TIMES = {  # key of results.time_parts: words, colour, hatch
 
 @styled
 def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
-    """The figure of a group, or None if none of its rows ran. Names leave out resnet18, cacheFalse and ampFalse."""
-    found = besides(group, every_row)
-    if not found:
+    """The figure of a group, or None if none of its rows ran. Names of rows are short: without resnet18, cacheFalse and ampFalse."""
+    matched = match_rows(group, every_row)
+    if not matched:
         return None
-    rows = {one.row.name: one.row.good for one in found}
-    looks, panel = apart(rows), max(1.9, 0.5 * len(rows))
+    rows = {one.row.name: one.row.good for one in matched}
+    looks, panel = row_looks(rows), max(1.9, 0.5 * len(rows))
     figure = Figure(figsize=(WIDE, high := 3.1 + 2 * panel))
     figure.text(0.01, 1 - 0.1 / high, bilingual(group.number, group.title_en, group.title_zh), **HEADING, family=family())
-    figure.text(0.01, 1 - 0.45 / high, where(rows, "medians with least and most"), fontsize=11, va="top", color="#555555")
+    figure.text(0.01, 1 - 0.45 / high, origin_text(rows, "medians with least and most"), fontsize=11, va="top", color="#555555")
 
-    def place(left: float, right: float, bottom: float) -> Axes:  # in inches
+    def add_panel(left: float, right: float, bottom: float) -> Axes:  # in inches
         return figure.add_axes((left / WIDE, bottom / high, (right - left) / WIDE, panel / high))
 
     upper = 2.1 + panel
-    rates(place(2.2, 5.5, upper), rows, looks)
-    ratios(place(6.0, 9.2, upper), found, looks)
-    memory(place(9.75, 12.95, upper), rows, looks)
-    times(place(2.2, 5.5, 1.1), rows)
-    axes = place(6.6, 9.5, 1.1)
-    lines(axes, rows, looks, epochs, named=True)
+    draw_throughput(add_panel(2.2, 5.5, upper), rows, looks)
+    draw_ratios(add_panel(6.0, 9.2, upper), matched, looks)
+    draw_memory(add_panel(9.75, 12.95, upper), rows, looks)
+    draw_times(add_panel(2.2, 5.5, 1.1), rows)
+    axes = add_panel(6.6, 9.5, 1.1)
+    draw_curves(axes, rows, looks, accuracy_over_epochs, named=True)
     axes.set(xlabel="epoch", ylabel="test accuracy (%)")
     axes.set_title("Accuracy, and the best of each row", fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
 
 
-def bars(axes: Axes, rows: Results, looks: dict[str, Any], key: str, form: str) -> None:
-    """A bar for each row, first on top, with least and most where it was repeated, and its figure in words."""
+def draw_bars(axes: Axes, rows: Results, looks: dict[str, Any], key: str, form: str) -> None:
+    """A bar for each row, the first on top: the median of `key`, printed with the format `form`; repeated rows also show minimum and maximum."""
     for y, (name, repeats) in enumerate(rows.items()):
         values, value = [getattr(result, key) for result in repeats], median(repeats, key)
         axes.barh(y, value, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", height=0.66)
         if len(values) > 1:
             ends = [[value - min(values)], [max(values) - value]]
             axes.errorbar(value, y, xerr=ends, color="black", capsize=4, linewidth=1.3, path_effects=HALO)
-        told = format(value, form) if value else "too few steps to time" if key == "images_per_s" else "0"
-        axes.annotate(told, (max(values), y), (6, 0), textcoords="offset points", va="center", fontsize=11)
-    across(axes, rows)
+        if value:
+            text = format(value, form)
+        else:
+            text = "too few steps to time" if key == "images_per_s" else "0"
+        axes.annotate(text, (max(values), y), (6, 0), textcoords="offset points", va="center", fontsize=11)
+    rows_axis(axes, rows)
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
 
 
-def across(axes: Axes, rows: Results, names: bool = True) -> None:
-    """A line for each row; the names stand at the left of a row of panels only."""
-    axes.set_yticks(
-        range(len(rows)), [two_lines(short_name(name), 22) for name in rows] if names else [""] * len(rows), fontsize=11
-    )
+def rows_axis(axes: Axes, rows: Results, names: bool = True) -> None:
+    """Give the y axis one position for each row, the first on top. `names` False: without names, since the panel at the left has them."""
+    labels = [two_lines(short_name(name), 22) if names else "" for name in rows]
+    axes.set_yticks(range(len(rows)), labels, fontsize=11)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,g}")
 
 
-def rates(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
-    bars(axes, rows, looks, "images_per_s", ",.0f")
+def draw_throughput(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
+    """Panel: images/s of each row."""
+    draw_bars(axes, rows, looks, "images_per_s", ",.0f")
     axes.set_title("Throughput of all ranks", fontsize=12)
     axes.set_xlabel("images/s")
 
 
-def memory(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
-    bars(axes, rows, looks, "max_mem_mib", ",.0f")
-    across(axes, rows, names=False)
+def draw_memory(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
+    """Panel: peak memory of each row in MiB."""
+    draw_bars(axes, rows, looks, "max_mem_mib", ",.0f")
+    rows_axis(axes, rows, names=False)
     axes.set_title("Peak memory of one rank", fontsize=12)
     axes.set_xlabel("MiB\n" + memory_is(result.spec.device for repeats in rows.values() for result in repeats))
 
 
-def ratios(axes: Axes, found: list[Beside], looks: dict[str, Any]) -> None:
-    """Images/s over those of the first row: filled as measured here, hollow as published where the pair may be compared."""
-    first, published, ends = found[0], False, [1.0]
-    base, there = first.row.median("images_per_s"), first.published
+def draw_ratios(axes: Axes, matched: list[MatchedRow], looks: dict[str, Any]) -> None:
+    """Panel: images/s divided by those of the first row. Filled: measured here; hollow: published, if the pair may be compared."""
+    first, any_published, ends = matched[0], False, [1.0]
+    base, base_published = first.row.median("images_per_s"), first.published
     axes.axvline(1, color="#999999", linewidth=1)
-    for y, one in enumerate(found):
-        look, mine = looks[one.row.name], one.row.median("images_per_s")
-        if mine and base:
-            point(axes, mine / base, y - 0.14, look["colour"], look["colour"], look["marker"], f"{mine / base:.2f}")
-            ends.append(mine / base)
-        if there and one.published and comparable(one, first):
-            ratio, published = one.published["avg_throughput_img_s"] / there["avg_throughput_img_s"], True
-            point(axes, ratio, y + 0.2, "white", "black", "o", f"{ratio:.2f}{' NCCL' if one.nccl else ''}")
-            ends.append(ratio * (1.2 if one.nccl else 1))
-    across(axes, {one.row.name: one.row.good for one in found}, names=False)
-    axes.set_xlim(0, 1.3 * max(ends))  # room for the words at the last point
+    for y, one in enumerate(matched):
+        look, rate = looks[one.row.name], one.row.median("images_per_s")
+        if rate and base:
+            ratio = rate / base
+            draw_point(axes, ratio, y - 0.14, look["colour"], look["colour"], look["marker"], f"{ratio:.2f}")
+            ends.append(ratio)
+        if base_published and one.published and comparable(one, first):
+            any_published = True
+            ratio = one.published["avg_throughput_img_s"] / base_published["avg_throughput_img_s"]
+            if one.nccl:
+                draw_point(axes, ratio, y + 0.2, "white", "black", "o", f"{ratio:.2f} NCCL")
+                ends.append(1.2 * ratio)  # room for the longer text
+            else:
+                draw_point(axes, ratio, y + 0.2, "white", "black", "o", f"{ratio:.2f}")
+                ends.append(ratio)
+    rows_axis(axes, {one.row.name: one.row.good for one in matched}, names=False)
+    axes.set_xlim(0, 1.3 * max(ends))  # room for the text at the last point
     axes.grid(axis="x", color="#eeeeee")
     axes.set_title("Relative to the first row", fontsize=12)
-    axes.set_xlabel(
-        "times its images/s\n" + ("filled: here, hollow: published" if published else "here; not comparable with published")
-    )
+    key = "filled: here, hollow: published" if any_published else "here; not comparable with published"
+    axes.set_xlabel(f"times its images/s\n{key}")
 
 
-def point(axes: Axes, x: float, y: float, face: Any, edge: Any, marker: str, told: str) -> None:
+def draw_point(axes: Axes, x: float, y: float, face: Any, edge: Any, marker: str, text: str) -> None:
+    """A marker at (x, y), with a text to its right."""
     axes.plot(x, y, marker=marker, markersize=9, markerfacecolor=face, markeredgecolor=edge, linestyle="", zorder=3)
-    axes.annotate(told, (x, y), (9, 0), textcoords="offset points", va="center", fontsize=11, path_effects=HALO)
+    axes.annotate(text, (x, y), (9, 0), textcoords="offset points", va="center", fontsize=11, path_effects=HALO)
 
 
-def times(axes: Axes, rows: Results) -> None:
-    """Where the wall time of each row's median run went."""
+def draw_times(axes: Axes, rows: Results) -> None:
+    """Panel: how the total time of each row's median run divides into parts, in seconds."""
     for y, repeats in enumerate(rows.values()):
         total = statistics.median_low(result.total_time_s for result in repeats)
         parts = time_parts(next(result for result in repeats if result.total_time_s == total))
@@ -140,7 +150,7 @@ def times(axes: Axes, rows: Results) -> None:
             axes.barh(y, wide, left=left, color=colour, hatch=hatch, edgecolor="#555555", linewidth=0.6, height=0.6, label=words)
             left += wide
         axes.annotate(f"{total:,.1f} s", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11)
-    across(axes, rows)
+    rows_axis(axes, rows)
     axes.margins(x=0.16)
     axes.set_xlim(left=0)
     axes.set_title("Where the wall time went", fontsize=12)
@@ -154,42 +164,42 @@ def times(axes: Axes, rows: Results) -> None:
 Curve = Callable[[Repeats], tuple[list[float], list[float]]]
 
 
-def curve(repeats: Repeats) -> tuple[list[float], list[float]]:
-    """Seconds since launch and test accuracy after each epoch, medians over the repeats."""
-    same = list(zip(*(result.epochs for result in repeats), strict=False))
-    after_s = [statistics.median(epoch.after_s for epoch in one) for one in same]
-    return after_s, [statistics.median(epoch.test_acc_pct for epoch in one) for one in same]
+def accuracy_over_time(repeats: Repeats) -> tuple[list[float], list[float]]:
+    """(seconds since launch, test accuracy in percent) after each epoch: medians over the repeats."""
+    by_epoch = list(zip(*(result.epochs for result in repeats), strict=False))  # the same epoch of every repeat
+    after_s = [statistics.median(epoch.after_s for epoch in same) for same in by_epoch]
+    return after_s, [statistics.median(epoch.test_acc_pct for epoch in same) for same in by_epoch]
 
 
-def epochs(repeats: Repeats) -> tuple[list[float], list[float]]:
-    """The number of each epoch and the test accuracy after it, medians over the repeats."""
-    up = curve(repeats)[1]
-    return [epoch.epoch for epoch in repeats[0].epochs[: len(up)]], up
+def accuracy_over_epochs(repeats: Repeats) -> tuple[list[float], list[float]]:
+    """(number of the epoch, test accuracy in percent after it): medians over the repeats."""
+    accuracy_pct = accuracy_over_time(repeats)[1]
+    return [epoch.epoch for epoch in repeats[0].epochs[: len(accuracy_pct)]], accuracy_pct
 
 
-def lines(axes: Axes, rows: Results, looks: dict[str, Any], of: Curve, named: bool) -> None:
-    """A line for each row; `named`: its best accuracy and its name to the right of the axes."""
+def draw_curves(axes: Axes, rows: Results, looks: dict[str, Any], curve: Curve, named: bool) -> None:
+    """The curve of each row. `named`: write its best accuracy and its name at the right of the axes."""
     ends: list[tuple[float, str, Any]] = []
     for name, repeats in rows.items():
-        x, y = of(repeats)
+        x, y = curve(repeats)
         look = looks[name]
         (drawn,) = axes.plot(x, y, look["dash"], color=look["colour"], linewidth=2)
         drawn.set(marker=look["marker"], markersize=6, markevery=-(-len(x) // 10))
         ends.append((y[-1], f"{median(repeats, 'best_acc_pct'):.1f} %  {two_lines(short_name(name), 32)}", look["colour"]))
     axes.grid(color="#eeeeee")
     low, high = axes.get_ylim()
-    gap = (high - low) * (0.2 if any("\n" in told for _, told, _ in ends) else 0.1)  # of a label, on axes of some 2 inches
+    gap = (high - low) * (0.2 if any("\n" in text for _, text, _ in ends) else 0.1)  # of a label, on axes of some 2 inches
     at = spread([y for y, _, _ in ends], gap, low, high)
-    for place, (end, told, colour) in zip(at, ends, strict=True):
+    for place, (end, text, colour) in zip(at, ends, strict=True):
         if named:
             axes.plot([1.0, 1.02], [end, place], color=colour, linewidth=1.2, transform=axes.get_yaxis_transform(), clip_on=False)
             axes.annotate(
-                told, (1.025, place), xycoords=("axes fraction", "data"), va="center", fontsize=11, annotation_clip=False
+                text, (1.025, place), xycoords=("axes fraction", "data"), va="center", fontsize=11, annotation_clip=False
             )
 
 
 def spread(values: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Places at least `gap` apart, in the order of the values and as near to them as that allows, below `high` if they fit."""
+    """Positions near the values and in their order, at least `gap` apart. They stay between `low` and `high` if they fit there."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     placed = [0.0] * len(values)
     floor = low

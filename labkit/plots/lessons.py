@@ -1,4 +1,4 @@
-"""Figures that a notebook asks for: accuracy, a ladder of factors, staleness, any figure against any other. No pyplot."""
+"""Figures for notebooks: accuracy, a ladder of factors, staleness, any figure against any other. Without pyplot."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import statistics
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from labkit.plots.groups import HALO, curve, epochs, lines
+from labkit.plots.groups import HALO, accuracy_over_epochs, accuracy_over_time, draw_curves
 from labkit.plots.style import (
-    apart,
     legend,
     log_ticks,
-    look,
     median,
     name_points,
+    origin_text,
+    row_looks,
+    strategy_look,
     styled,
     two_lines,
-    where,
 )
 from labkit.results.metrics import METRIC, memory_is
 from labkit.results.verdict import Row, order, short_name
@@ -28,24 +28,24 @@ from labkit.runs.result import Results
 
 @styled
 def accuracy_figure(rows: Results) -> Figure:
-    """Test accuracy of every row over epochs (what a step teaches) and over time (what it costs)."""
-    looks = apart(rows)
+    """Test accuracy of every row: at the left over epochs, at the right over the time since launch."""
+    looks = row_looks(rows)
     figure = Figure(figsize=(13, 3.6 + 0.2 * max(len(rows) - 3, 0)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    lines(left, rows, looks, epochs, named=True)
-    lines(right, rows, looks, curve, named=False)
+    draw_curves(left, rows, looks, accuracy_over_epochs, named=True)
+    draw_curves(right, rows, looks, accuracy_over_time, named=False)
     left.set(xlabel="epoch", ylabel="test accuracy (%)")
     left.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     right.set(xlabel="time since launch (s)", xlim=(0, None))
-    figure.suptitle(f"Test accuracy, and the best of each row\n{where(rows, 'medians')}", x=0.01, ha="left", fontsize=12)
+    figure.suptitle(f"Test accuracy, and the best of each row\n{origin_text(rows, 'medians')}", x=0.01, ha="left", fontsize=12)
     return figure
 
 
 @styled
 def factor_ladder(rows: Results) -> Figure:
-    """Images/s of one row after the other, in the order given, each as a factor to the one before."""
+    """Images/s of the rows in the given order, each also as a factor relative to the row before. Rows that were not timed are left out."""
     rows = {name: repeats for name, repeats in rows.items() if median(repeats, "images_per_s") > 0}
-    names, looks = list(rows), apart(rows)
+    names, looks = list(rows), row_looks(rows)
     figure = Figure(figsize=(max(7.5, 1.5 + 2.3 * len(rows)), 4.8), layout="constrained")
     axes = figure.add_subplot()
     rates = [median(rows[name], "images_per_s") for name in names]
@@ -69,21 +69,22 @@ def factor_ladder(rows: Results) -> Figure:
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("images/s of all ranks together")
     whole = f"; from first to last ×{rates[-1] / rates[0]:.2f}" if len(rates) > 2 else ""
-    axes.set_title(f"Throughput, each as a factor to the one before{whole}\n{where(rows, 'medians')}", fontsize=12)
+    axes.set_title(f"Throughput, each as a factor relative to the one before{whole}\n{origin_text(rows, 'medians')}", fontsize=12)
     return figure
 
 
 def factor(rows: Results, one: str, other: str) -> str:
+    """Images/s of `other` divided by those of `one`, as text; it also says if the two are indistinguishable."""
     before, after = (Row(name, good=rows[name]) for name in (one, other))
     speed, images = METRIC["images_per_s"], min(before.test_images, after.test_images)
     same = order(speed, after.values(speed.key), before.values(speed.key), images) == 0
     ratio = statistics.median(after.values(speed.key)) / statistics.median(before.values(speed.key))
-    return f"×{ratio:.2f}" + ("\nindistinguishable" if same else "")
+    return f"×{ratio:.2f}\nindistinguishable" if same else f"×{ratio:.2f}"
 
 
 @styled
 def staleness_figure(late: dict[str, dict[int, int]]) -> Figure:
-    """For each label a histogram: how many updates late its gradients were applied. {label: {updates: gradients}}."""
+    """A histogram for each label. `late`: {label: {number of updates late: number of gradients}}."""
     figure = Figure(figsize=(12, 1.4 + 1.7 * len(late)), layout="constrained")
     panels = figure.subplots(len(late), 1, sharex=True, squeeze=False)[:, 0]
     most = max((updates for one in late.values() for updates in one), default=0)
@@ -107,7 +108,7 @@ def staleness_figure(late: dict[str, dict[int, int]]) -> Figure:
 
 @styled
 def comparison_figure(rows: Results, x: str, y: str) -> Figure:
-    """Any two measured figures against each other, every row a named point. Raises SpecError for one that is not measured."""
+    """Two measured figures (keys of METRIC) against each other, with a named point for each row. Raises SpecError for an unknown key."""
     for key in (x, y):
         if key not in METRIC:
             raise SpecError(f"{key!r}: no figure of a result{nearest(key, METRIC)}")
@@ -115,24 +116,27 @@ def comparison_figure(rows: Results, x: str, y: str) -> Figure:
     axes = figure.add_subplot()
     points = {}
     for name, repeats in rows.items():
-        colour, marker = look(repeats)
+        colour, marker = strategy_look(repeats)
         points[short_name(name)] = spot = median(repeats, x), median(repeats, y)
         axes.plot(*spot, color=colour, marker=marker, markersize=11, markeredgecolor="white", linestyle="", zorder=3)
     memory = memory_is(result.spec.device for repeats in rows.values() for result in repeats)
-    for i, (key, axis) in enumerate(((x, axes.xaxis), (y, axes.yaxis))):
+    for i, (key, axis, set_scale) in enumerate(((x, axes.xaxis, axes.set_xscale), (y, axes.yaxis, axes.set_yscale))):
         values = [spot[i] for spot in points.values()]
         wide = min(values, default=0) > 0 and max(values) > 8 * min(values)
-        what = f"; {memory}" if key == "max_mem_mib" else ""
-        axis.set_label_text(METRIC[key].axis + what + (", log scale" if wide else ""))
+        text = METRIC[key].axis
+        if key == "max_mem_mib":
+            text += f"; {memory}"
         if wide:
-            (axes.set_xscale, axes.set_yscale)[i]("log")
+            axis.set_label_text(f"{text}, log scale")
+            set_scale("log")
             log_ticks(axis, values)
         else:
+            axis.set_label_text(text)
             axis.set_major_formatter("{x:,.6g}")
     axes.margins(0.1)
     axes.grid(color="#eeeeee")
     if rows:
-        axes.set_title(where(rows, "medians"), fontsize=12)
+        axes.set_title(origin_text(rows, "medians"), fontsize=12)
         legend(figure, rows, loc="outside lower center", ncols=7, columnspacing=1.2, handletextpad=0.2)
     name_points(figure, axes, points)
     return figure

@@ -1,6 +1,6 @@
-"""Pictures of result folders: throughput, accuracy over time, memory against throughput. Figures only, no pyplot state.
+"""Figures of all rows: throughput, accuracy over time, memory against throughput. Without pyplot.
 
-Every function takes results of rows that ended well, {row name: [Result, one for each repeat]}.
+The functions take the results of rows that ended well: {row name: [Result, one for each repeat]}.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from labkit.plots.groups import curve, group_figure
+from labkit.plots.groups import accuracy_over_time, group_figure
 from labkit.plots.style import (
     DASHES,
     MARKERS,
-    in_order,
+    in_fixed_order,
     legend,
     lighter,
     log_ticks,
-    look,
     median,
     name_points,
+    origin_text,
     strategy,
+    strategy_look,
     styled,
-    where,
 )
 from labkit.results.metrics import memory_is
 from labkit.results.verdict import Row, short_name
@@ -34,13 +34,14 @@ from labkit.rows import params
 from labkit.runs.result import Results
 from labkit.system.files import write_whole
 
-PAGE, TITLE, LINE, FEW, MANY = 13.2, 0.65, 2.75, 4.35, 13.2  # inches: width of the accuracy plot, height of its title and of
-# each line of panels, width of a panel with few rows (named above it) and with many (named to its right)
+# Inches. The accuracy plot: its width, the height of its title, and the height of each line of panels. Then the width of a panel
+# with few rows (their names stand above it) and of a panel with many rows (their names stand at its right).
+PAGE, TITLE, LINE, FEW, MANY = 13.2, 0.65, 2.75, 4.35, 13.2
 
 
 @styled
-def throughput(rows: Results) -> Figure:
-    """Images per second of every row, fastest on top."""
+def throughput_overview(rows: Results) -> Figure:
+    """Images per second of every row, the fastest on top; repeated rows also show minimum and maximum."""
     names = sorted(rows, key=lambda name: (median(rows[name], "images_per_s"), name))
     figure = Figure(figsize=(12, 1.8 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -48,12 +49,12 @@ def throughput(rows: Results) -> Figure:
     for y, name in enumerate(names):
         rates = [result.images_per_s for result in rows[name]]
         rate = statistics.median(rates)
-        axes.barh(y, rate, color=look(rows[name])[0], height=0.72)
+        axes.barh(y, rate, color=strategy_look(rows[name])[0], height=0.72)
         if len(rates) > 1:
             ends = [[rate - min(rates)], [max(rates) - rate]]
             axes.errorbar(rate, y, xerr=ends, color="black", capsize=3, linewidth=1.2, path_effects=halo)
-        told = f"{rate:,.0f}" if rate else "too few steps to time"
-        axes.annotate(told, (max(rates), y), (6, 0), textcoords="offset points", va="center", fontsize=10)
+        text = f"{rate:,.0f}" if rate else "too few steps to time"
+        axes.annotate(text, (max(rates), y), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_yticks(range(len(names)), names, fontsize=10)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.margins(x=0.08)
@@ -61,17 +62,17 @@ def throughput(rows: Results) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("training throughput of all ranks together (images/s)")
-    axes.set_title(f"Training throughput\n{where(rows, 'median, least and most')}", fontsize=12)
+    axes.set_title(f"Training throughput\n{origin_text(rows, 'median, least and most')}", fontsize=12)
     legend(figure, rows, marker="s", loc="outside lower center", ncols=7, columnspacing=1.2, handletextpad=0.2)
     return figure
 
 
 @styled
-def accuracy(rows: Results) -> Figure:
-    """Test accuracy over the time since launch: a panel for each strategy, with the other strategies in grey behind."""
-    curves = {name: curve(repeats) for name, repeats in rows.items()}
-    panels = {one: [name for name in rows if strategy(rows[name]) == one] for one in in_order(map(strategy, rows.values()))}
-    spots = places([FEW if len(names) <= 3 else MANY for names in panels.values()])
+def accuracy_overview(rows: Results) -> Figure:
+    """Test accuracy over the time since launch: a panel for each strategy, with the curves of the other strategies in grey."""
+    curves = {name: accuracy_over_time(repeats) for name, repeats in rows.items()}
+    panels = {one: [name for name in rows if strategy(rows[name]) == one] for one in in_fixed_order(map(strategy, rows.values()))}
+    spots = panel_places([FEW if len(names) <= 3 else MANY for names in panels.values()])
     height = TITLE + LINE * (1 + max((line for line, _ in spots), default=0))
     figure = Figure(figsize=(PAGE, height))
     for (panel, names), (line, left) in zip(panels.items(), spots, strict=True):
@@ -82,7 +83,7 @@ def accuracy(rows: Results) -> Figure:
             axes.plot(x, y, color="#e2e2e2", linewidth=1, zorder=1)
         for i, name in enumerate(sorted(names, key=lambda name: (-max(curves[name][1]), name))):
             x, y = curves[name]
-            colour = lighter(look(rows[name])[0], 0.4 * (i % 2))
+            colour = lighter(strategy_look(rows[name])[0], 0.4 * (i % 2))
             (drawn,) = axes.plot(x, y, DASHES[i % len(DASHES)], color=colour, linewidth=1.7)
             drawn.set(marker=MARKERS[i % len(MARKERS)], markersize=5, markevery=-(-len(x) // 12))
             drawn.set_label(f"{median(rows[name], 'best_acc_pct'):.1f} %  {short_name(name)}".replace("+", "\n+"))
@@ -90,18 +91,18 @@ def accuracy(rows: Results) -> Figure:
         if len(names) > 3:
             spot = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         spot |= {"title": panel.replace("_", " "), "title_fontproperties": {"weight": "bold", "size": 12.5}, "alignment": "left"}
-        axes.legend(frameon=False, fontsize=11, handlelength=3, **spot).get_title().set_color(look(rows[names[0]])[0])
+        axes.legend(frameon=False, fontsize=11, handlelength=3, **spot).get_title().set_color(strategy_look(rows[names[0]])[0])
         axes.grid(color="#eeeeee")
         log_ticks(axes.xaxis, [seconds for x, _ in curves.values() for seconds in x])
         axes.set_xlabel("time since launch (s, log scale)")
         axes.set_ylabel("test accuracy (%)")
-    title_text = f"Test accuracy over time, and the best of each row; grey: the other strategies\n{where(rows, 'medians')}"
+    title_text = f"Test accuracy over time, and the best of each row; grey: the other strategies\n{origin_text(rows, 'medians')}"
     figure.text(0.15 / PAGE, 1 - 0.12 / height, title_text, va="top", fontsize=12)
     return figure
 
 
-def places(widths: list[float]) -> list[tuple[int, float]]:
-    """(line, left edge) of panels that are set one after the other, as words are in a text."""
+def panel_places(widths: list[float]) -> list[tuple[int, float]]:
+    """(line, left edge in inches) of each panel. Panels fill a line of PAGE inches from left to right, then the next line."""
     spots, line, left = [], 0, 0.0
     for width in widths:
         if left + width > PAGE:
@@ -112,14 +113,14 @@ def places(widths: list[float]) -> list[tuple[int, float]]:
 
 
 @styled
-def memory(rows: Results) -> Figure:
-    """Peak memory against throughput, every row a named point: right is faster, down needs less."""
+def memory_overview(rows: Results) -> Figure:
+    """Peak memory against throughput, with a named point for each row. Rows that were not timed are left out."""
     rows = {name: repeats for name, repeats in rows.items() if median(repeats, "images_per_s") > 0}
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.add_subplot(yscale="log")
     points = {}
     for name, repeats in rows.items():
-        colour, marker = look(repeats)
+        colour, marker = strategy_look(repeats)
         x, y = median(repeats, "images_per_s"), max(median(repeats, "max_mem_mib"), 1.0)
         axes.plot(x, y, color=colour, marker=marker, markersize=11, markeredgecolor="white", linestyle="", zorder=3)
         points[short_name(name)] = (x, y)
@@ -132,19 +133,21 @@ def memory(rows: Results) -> Figure:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     log_ticks(axes.yaxis, [y for _, y in points.values()])
     if rows:
-        axes.set_title(f"Memory against throughput (right: faster, down: less memory)\n{where(rows, 'medians')}", fontsize=12)
+        axes.set_title(
+            f"Memory against throughput (right: faster, down: less memory)\n{origin_text(rows, 'medians')}", fontsize=12
+        )
         legend(figure, rows, loc="outside lower center", ncols=7, columnspacing=1.2, handletextpad=0.2)
     name_points(figure, axes, points)
     return figure
 
 
-PLOTS = {"throughput": throughput, "accuracy_over_time": accuracy, "memory_and_throughput": memory}
+PLOTS = {"throughput": throughput_overview, "accuracy_over_time": accuracy_overview, "memory_and_throughput": memory_overview}
 
 
 def save_plots(rows: list[Row], folder: Path) -> list[Path]:
-    """Draw the overviews and then a figure for each group of which a row ran, as PNG and SVG into `folder`; return the files.
+    """Write the overviews, and a figure for each group with a row that ran, as PNG and SVG files into `folder`. Returns their paths.
 
-    None if no row ended well. Same results, same bytes.
+    Writes nothing, and returns an empty list, if no row ended well. The same results give the same bytes.
     """
     results = {row.name: row.good for row in rows if row.good}
     if not results:
@@ -160,7 +163,7 @@ def save_plots(rows: list[Row], folder: Path) -> list[Path]:
 
 @styled
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as <stem>.png and <stem>.svg, without date and software, which would differ from one call to the next."""
+    """Write a figure as <stem>.png and <stem>.svg; return their paths. Without date and software, so that the same figure gives the same bytes."""
     written = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         content = io.BytesIO()

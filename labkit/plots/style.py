@@ -1,6 +1,6 @@
-"""How all pictures look: one style, one colour and marker for each strategy, where names go, what a caption must say.
+"""How all figures look: one style, one colour and marker for each strategy, names at points, and the text about the origin of the data.
 
-The colours also differ in grey, and nothing is told by colour alone.
+The colours also differ in grey, and no information is shown by colour alone.
 """
 
 from __future__ import annotations
@@ -29,20 +29,17 @@ from labkit.system.fonts import font_with
 Box = Sequence[float]  # left, bottom, right, top
 Repeats = list[Result]  # of one row
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that the picture is the same everywhere
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlelocation": "left",
     "axes.axisbelow": True,
-    "svg.hashsalt": "labkit",  # with no date in it either, the same figures give the same bytes
+    "svg.hashsalt": "labkit",  # so that the same figures give the same bytes
     "savefig.dpi": 110,
 }
-DASHES, MARKERS, HATCHES = (
-    ("-", "--", "-.", ":"),
-    "os^DvPX*",
-    ("", "//", "..", "xx"),
-)  # rows of one strategy, told apart in grey too
+# Rows of one strategy differ by these, so that they can be distinguished without colours.
+DASHES, MARKERS, HATCHES = ("-", "--", "-.", ":"), "os^DvPX*", ("", "//", "..", "xx")
 WORK = {  # what a rank does in a step: colour, hatch
     "data": ("#d9d9d9", ".."),
     "forward": ("#a6cde8", ""),
@@ -56,7 +53,7 @@ LEADER = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0,
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Draw in our style, whatever the user's own says."""
+    """A decorator: draw in the lab's style, not in the style that the user has set."""
 
     @functools.wraps(draw)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -67,59 +64,63 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def strategy(repeats: Repeats) -> str:
+    """The strategy of a row."""
     return repeats[0].spec.strategy
 
 
-def look(repeats: Repeats) -> tuple[str, str]:
-    """The colour and the marker of a row."""
+def strategy_look(repeats: Repeats) -> tuple[str, str]:
+    """The colour and the marker of a row's strategy."""
     kind = repeats[0].spec.kind
     return kind.colour, kind.marker
 
 
-def in_order(strategies: Iterable[str]) -> list[str]:
-    there = set(strategies)
-    return [name for name in KINDS if name in there] + sorted(there - KINDS.keys())
+def in_fixed_order(strategies: Iterable[str]) -> list[str]:
+    """Each of these strategies once: first those of KINDS, in its order, then the others by name."""
+    names = set(strategies)
+    return [name for name in KINDS if name in names] + sorted(names - KINDS.keys())
 
 
-def apart(rows: Results) -> dict[str, dict[str, Any]]:
-    """For each row a colour, hatch, marker and dash: the colour is the strategy's, and what shares it is told apart by the rest."""
+def row_looks(rows: Results) -> dict[str, dict[str, Any]]:
+    """For each row a colour, hatch, marker and dash. Rows of one strategy have shades of its colour, and differ in hatch, marker and dash."""
     looks, used = {}, dict.fromkeys(map(strategy, rows.values()), 0)
     for name, repeats in rows.items():
-        i, (colour, marker) = used[strategy(repeats)], look(repeats)
+        i, (colour, marker) = used[strategy(repeats)], strategy_look(repeats)
         used[strategy(repeats)] += 1
-        of_many = sum(strategy(other) == strategy(repeats) for other in rows.values()) > 1
+        same_strategy = [other for other in rows.values() if strategy(other) == strategy(repeats)]
         looks[name] = {
             "colour": lighter(colour, (0.0, 0.3, 0.5, 0.15)[i % 4]),
             "hatch": HATCHES[i % len(HATCHES)],
-            "marker": MARKERS[i % len(MARKERS)] if of_many else marker,
+            "marker": MARKERS[i % len(MARKERS)] if len(same_strategy) > 1 else marker,
             "dash": DASHES[i % len(DASHES)],
         }
     return looks
 
 
 def chinese_font() -> str:
-    """The name of a font that has the Chinese titles' characters; "" if there is none."""
+    """The name of an installed font that has all characters of the Chinese titles; "" if there is none."""
     return font_with(chinese_letters())
 
 
 def ink(colour: Any) -> str:
-    """Black or white, whichever reads better on a colour."""
+    """ "black" or "white": the one that is easier to read on this background colour."""
     red, green, blue = to_rgb(colour)
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
 
 
 def family() -> list[str]:
-    """For a text that may hold Chinese: matplotlib takes each character from the first font that has it."""
+    """The fonts for a text that may have Chinese characters. Matplotlib takes each character from the first font that has it."""
     return ["DejaVu Sans", *filter(None, [chinese_font()])]
 
 
 def bilingual(number: int, title_en: str, title_zh: str) -> str:
-    """A group's heading in both languages, or in English where no font can draw the Chinese one."""
-    return f"{number} · {title_en}" + (f" · {title_zh}" if chinese_font() else "")
+    """The heading of a group in both languages, or only in English if no font has the Chinese characters."""
+    if chinese_font():
+        return f"{number} · {title_en} · {title_zh}"
+    return f"{number} · {title_en}"
 
 
 def two_lines(name: str, longest: int = 20) -> str:
-    """A row's name, broken before its settings, or near its middle, if it is long."""
+    """A row's name. If it has more than `longest` characters, it is broken into two lines: before its settings, or near its middle."""
     settings = [at for at in (name.find(word, 1) for word in ("_cache", "_amp", "+", " (")) if at > 0]
     cuts = settings or [i for i, letter in enumerate(name) if letter == "_" and i]
     if len(name) <= longest or not cuts:
@@ -129,6 +130,7 @@ def two_lines(name: str, longest: int = 20) -> str:
 
 
 def lighter(colour: str, white: float) -> tuple[float, ...]:
+    """(red, green, blue) of a colour mixed with white: white=0 leaves it as it is, white=1 is white."""
     return tuple(part + (1 - part) * white for part in to_rgb(colour))
 
 
@@ -137,8 +139,8 @@ def median(repeats: Repeats, key: str) -> float:
     return statistics.median(getattr(result, key) for result in repeats)
 
 
-def where(results: Results, figures: str) -> str:
-    """What a caption says of the origin: data, scale, machine, and what `figures` are shown of the repeats."""
+def origin_text(results: Results, figures: str) -> str:
+    """The text about the origin of the data: data set, width, machine, and number of runs. `figures`: what is shown of them ("medians")."""
     every = [result for repeats in results.values() for result in repeats]
     data = dict.fromkeys(f"{r.spec.dataset} at width {r.spec.width}" for r in every)
     cuda = [" + ".join(dict.fromkeys(r.machine.cuda)) for r in every]
@@ -149,10 +151,10 @@ def where(results: Results, figures: str) -> str:
 
 
 def legend(axes: Any, results: Results, marker: str = "", **place: Any) -> None:
-    """Name the strategies that are there, each with its colour and its marker (or `marker`)."""
-    looks = {strategy(repeats): look(repeats) for repeats in results.values()}
+    """Add a legend with the strategies of these results, each with its colour and its marker (or `marker`). `place`: see Axes.legend."""
+    looks = {strategy(repeats): strategy_look(repeats) for repeats in results.values()}
     handles = []
-    for name in in_order(looks):
+    for name in in_fixed_order(looks):
         colour, own = looks[name]
         spot = Line2D([], [], color=colour, marker=marker or own, linestyle="", markersize=9)
         spot.set_label(name.replace("_", " "))
@@ -161,7 +163,7 @@ def legend(axes: Any, results: Results, marker: str = "", **place: Any) -> None:
 
 
 def log_ticks(axis: Axis, values: list[float]) -> None:
-    """Plain numbers along a logarithmic axis, enough of them also where the values are close together."""
+    """Plain numbers at the ticks of a logarithmic axis; enough ticks also if the values are close together."""
     close = max(values, default=1) < 8 * min(values, default=1)
     axis.set_major_locator(MaxNLocator(5) if close else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:,.4g}")
@@ -169,7 +171,7 @@ def log_ticks(axis: Axis, values: list[float]) -> None:
 
 
 def name_points(figure: Figure, axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Write each point's name at the nearest of some places around it that is still free."""
+    """Write the name of each point next to it, at the position nearby that hides least of the other points and names."""
     if not points:
         return
     canvas = FigureCanvasAgg(figure)
@@ -179,7 +181,7 @@ def name_points(figure: Figure, axes: Axes, points: dict[str, tuple[float, float
     taken = [(x - 6 * px, y - 6 * px, x + 6 * px, y + 6 * px) for x, y in centres.tolist()]
     frame = [float(edge) for edge in axes.get_window_extent(renderer).extents]
     for (name, point), (x, y) in zip(points.items(), centres.tolist(), strict=True):
-        text = label(axes, name, point, (1, 1))
+        text = place_name(axes, name, point, (1, 1))
         wide, high = map(float, text.get_window_extent(renderer).size)
         text.remove()
         tried = []
@@ -195,10 +197,11 @@ def name_points(figure: Figure, axes: Axes, points: dict[str, tuple[float, float
                 tried.append((hidden + 300 * crossed + distance, len(tried), (right * distance, up * distance), box))
         _, _, offset, box = min(tried)
         taken.append(box)
-        label(axes, name, point, offset, arrowprops=LEADER if math.hypot(*offset) > 15 else None)
+        place_name(axes, name, point, offset, arrowprops=LEADER if math.hypot(*offset) > 15 else None)
 
 
-def label(axes: Axes, name: str, point: tuple[float, float], offset: tuple[float, float], **more: Any) -> Annotation:
+def place_name(axes: Axes, name: str, point: tuple[float, float], offset: tuple[float, float], **more: Any) -> Annotation:
+    """Write a name at an offset (right, up), in points of 1/72 inch, from a point; the text begins at the side next to the point."""
     right, up = offset
     more |= {"ha": "left" if right > 0 else "right" if right < 0 else "center"}
     more |= {"va": "bottom" if up > 0 else "top" if up < 0 else "center"}
@@ -206,6 +209,6 @@ def label(axes: Axes, name: str, point: tuple[float, float], offset: tuple[float
 
 
 def overlap(one: Box, two: Box) -> float:
-    """The area that two boxes share. In plain numbers: matplotlib's own takes 100 times as long, and we ask thousands of times."""
+    """The area that two boxes share. Own code, because matplotlib's takes 100 times as long, and `name_points` asks thousands of times."""
     wide, high = min(one[2], two[2]) - max(one[0], two[0]), min(one[3], two[3]) - max(one[1], two[1])
     return wide * high if wide > 0 and high > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Figures of traces: who did what when in a step, where its time goes, and what each rank keeps. No pyplot."""
+"""Figures of traces: a timeline of a step, how its time divides into parts, and the tensors that each rank holds. Without pyplot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELD = {  # colour, hatch
 
 @styled
 def timeline(trace: Trace, step: int = 0) -> Figure:
-    """One recorded step: a lane for each rank (and replica), time to the right. A pipeline's micro-batches are numbered."""
+    """One recorded step: a lane for each rank (and each replica), time to the right in ms. The micro-batches of a pipeline are numbered."""
     begin = min(rank["steps"][step][0] for rank in trace.ranks)
     end = max(rank["steps"][step][1] for rank in trace.ranks)
     several = any(event[3] > 0 for events in trace.step(step).values() for event in events)
@@ -39,22 +39,24 @@ def timeline(trace: Trace, step: int = 0) -> Figure:
             axes.barh(y, width, left=left, height=0.62, color=colour, hatch=hatch, edgecolor="white", linewidth=0.3)
         for (kind, micro), (a, b) in micro_batches(trace.step(step)[rank]).items() if several else ():
             colour, ground = ("black", WORK[kind][0]) if kind == "forward" else ("white", WORK[kind][0])
-            middle, box = ((a + b) / 2 - begin) * 1e3, {"facecolor": ground, "edgecolor": "none", "pad": 1}
-            axes.text(middle, y, str(micro + 1), ha="center", va="center", fontsize=11, color=colour, bbox=box)
-    axes.set_yticks(range(len(lanes)), [name_of(trace, rank, lane, lanes) for rank, lane in reversed(lanes)], fontsize=11)
+            centre_ms, box = ((a + b) / 2 - begin) * 1e3, {"facecolor": ground, "edgecolor": "none", "pad": 1}
+            axes.text(centre_ms, y, str(micro + 1), ha="center", va="center", fontsize=11, color=colour, bbox=box)
+    axes.set_yticks(range(len(lanes)), [lane_name(trace, rank, lane, lanes) for rank, lane in reversed(lanes)], fontsize=11)
     axes.set_xlim(0, (end - begin) * 1e3)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("time since the step began (ms)")
-    silent = "" if trace.exchange else ", without any exchange"
-    axes.set_title(
-        f"One step of {short_name(trace.spec.name)}{silent}" + (" (numbers: micro-batches)" if several else ""), fontsize=12
-    )
-    legend(figure, ("data", "forward", "backward", "update"), blank=True)
+    title = f"One step of {short_name(trace.spec.name)}"
+    if not trace.exchange:
+        title += ", without any exchange"
+    if several:
+        title += " (numbers: micro-batches)"
+    axes.set_title(title, fontsize=12)
+    work_legend(figure, ("data", "forward", "backward", "update"), blank=True)
     return figure
 
 
 def micro_batches(events: list[list[Any]]) -> dict[tuple[str, int], tuple[float, float]]:
-    """From when to when a stage computed (forward or backward, micro-batch)."""
+    """{("forward" or "backward", micro-batch): (start, end)} of a stage, in seconds, from its events."""
     spans: dict[tuple[str, int], tuple[float, float]] = {}
     for kind, _, _, micro, start, end in events:
         if kind in ("forward", "backward"):
@@ -63,15 +65,17 @@ def micro_batches(events: list[list[Any]]) -> dict[tuple[str, int], tuple[float,
     return spans
 
 
-def name_of(trace: Trace, rank: int, lane: int, lanes: list[tuple[int, int]]) -> str:
+def lane_name(trace: Trace, rank: int, lane: int, lanes: list[tuple[int, int]]) -> str:
+    """The name of a lane: "server", "rank 1", or "replica 1" if `lanes` (rank, lane) has several lanes of this rank."""
     if trace.spec.is_server(rank):
         return "server"
-    return f"replica {lane}" if sum(one == rank for one, _ in lanes) > 1 else f"rank {rank}"
+    lanes_of_rank = [one for one, _ in lanes if one == rank]
+    return f"replica {lane}" if len(lanes_of_rank) > 1 else f"rank {rank}"
 
 
 @styled
 def split_figure(traces: dict[str, Trace]) -> Figure:
-    """Where the time of a step goes: for every trace its slowest training rank, as stacked bars in milliseconds."""
+    """How the time of a step divides into parts: for each trace a stacked bar of its slowest training rank, in ms."""
     figure = Figure(figsize=(12, 1.9 + 0.62 * len(traces)), layout="constrained")
     axes = figure.add_subplot()
     for y, trace in enumerate(reversed(traces.values())):
@@ -82,22 +86,21 @@ def split_figure(traces: dict[str, Trace]) -> Figure:
             colour, hatch = WORK[kind]
             axes.barh(y, width, left=left, height=0.62, color=colour, hatch=hatch, edgecolor="white")
             left += width
-        axes.annotate(
-            f"{left:,.{0 if left >= 100 else 1}f} ms", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11
-        )
+        text = f"{left:,.0f} ms" if left >= 100 else f"{left:,.1f} ms"
+        axes.annotate(text, (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11)
     axes.set_yticks(range(len(traces)), list(reversed(traces)), fontsize=11)
     axes.set_ylim(-0.6, len(traces) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
     axes.set_xlabel("the median step of the slowest rank (ms)")
-    legend(figure, PARTS.values())
+    work_legend(figure, PARTS.values())
     return figure
 
 
 @styled
 def holds_figure(traces: dict[str, Trace]) -> Figure:
-    """What each rank keeps, in MiB: between steps parameters, gradients, optimizer state; at its peak the activations."""
+    """The tensors that each rank holds, in MiB: parameters, gradients and optimizer state between steps; activations at their peak."""
     bars = [(label, trace, rank) for label, trace in traces.items() for rank in trace.ranks]
     figure = Figure(figsize=(12, 1.9 + 0.45 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
@@ -108,7 +111,7 @@ def holds_figure(traces: dict[str, Trace]) -> Figure:
             axes.barh(y, width, left=left, height=0.7, color=colour, hatch=hatch, edgecolor="white")
             left += width
         axes.annotate(f"{left:.1f} MiB", (left, y), (6, 0), textcoords="offset points", va="center", fontsize=11)
-    names = [f"{label}, {name_of(trace, rank['rank'], 0, [])}" for label, trace, rank in bars]
+    names = [f"{label}, {lane_name(trace, rank['rank'], 0, [])}" for label, trace, rank in bars]
     axes.set_yticks(range(len(bars)), names[::-1], fontsize=11)
     axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.tick_params(axis="y", length=0)
@@ -120,7 +123,8 @@ def holds_figure(traces: dict[str, Trace]) -> Figure:
     return figure
 
 
-def legend(figure: Figure, kinds, blank: bool = False) -> None:
+def work_legend(figure: Figure, kinds, blank: bool = False) -> None:
+    """A legend of these kinds of work (keys of WORK). `blank`: also name the empty parts of a lane."""
     handles = [Patch(facecolor=WORK[k][0], hatch=WORK[k][1], edgecolor="white", label=WORDS.get(k, k)) for k in kinds]
     if blank:
         handles.append(Patch(facecolor="white", edgecolor="#bbbbbb", label=WORDS["exchange"]))

@@ -1,55 +1,70 @@
-"""A group in the report, as plain data: its claim, its rows' ratios here and as published, the verdicts, and what is missing."""
+"""One group of the report as plain data: its claim, the ratios of its rows here and as published, the verdicts, and the missing rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from labkit.results.metrics import COMPARED
-from labkit.results.verdict import Beside, Row, answered, besides, comparable, verdict
+from labkit.results.verdict import MatchedRow, Row, comparable, match_rows, names_here, verdict
 from labkit.rows import params
 
 
 def of_group(group: params.Group, rows: list[Row]) -> dict[str, Any]:
-    """`rows`: one for each that ran, with a ratio (accuracy: points) here and as published for each figure, None where there
-    is nothing to compare. `verdicts` are there if two rows ran."""
-    found = besides(group, rows)
+    """A group as a report shows it. `rows`: all rows of the plan, whether they ran or not.
+
+    In the result, "rows" has one entry for each row that ran, with its ratios (see `ratios`). "verdicts" has one entry for each
+    compared figure if at least two rows ran, else none. "nobody" and "folded" name the missing rows (see `missing_rows`).
+    """
+    matched = match_rows(group, rows)
     return {
         "number": group.number,
         "title": {"en": group.title_en, "zh": group.title_zh},
         "claim": {"en": group.claim, "zh": group.claim_zh},
         "compares": compares(group),
-        "nccl": any(b.nccl for b in found),
-        "rows": [{"name": b.row.name, "stands_for": bool(b.row.stands_for), "ratios": ratios(b, found[0])} for b in found],
-        "verdicts": [verdict(metric, found) for metric in COMPARED] if len(found) > 1 else [],
-        **unanswered(group, rows),
+        "nccl": any(one.nccl for one in matched),
+        "rows": [
+            {"name": one.row.name, "stands_for": bool(one.row.stands_for), "ratios": ratios(one, matched[0])} for one in matched
+        ],
+        "verdicts": [verdict(metric, matched) for metric in COMPARED] if len(matched) > 1 else [],
+        **missing_rows(group, rows),
     }
 
 
 def compares(group: params.Group) -> dict[str, str]:
-    """What the published table of groups says that it compares; of a group that is not there, its rows."""
-    told = params.compares().get(group.number)
-    return {"en": told["compares"], "zh": told["compares_zh"]} if told else dict.fromkeys(("en", "zh"), ", ".join(group.rows))
+    """What a group compares, by language, from the published table of groups. For a group that is not in it: the names of its rows."""
+    published = params.compares().get(group.number)
+    if published:
+        return {"en": published["compares"], "zh": published["compares_zh"]}
+    return dict.fromkeys(("en", "zh"), ", ".join(group.rows))
 
 
-def ratios(one: Beside, first: Beside) -> list[dict[str, Any]]:
-    """Each figure relative to the group's first row, here and as published; `nccl`: the published one is an NCCL row's."""
+def ratios(one: MatchedRow, first: MatchedRow) -> list[dict[str, Any]]:
+    """Each compared figure of a row, relative to the first row of its group: a ratio, or points of accuracy.
+
+    "here": as measured; "published": as published; each a number as text, or None if there is nothing to compare. "nccl": the
+    published figure is that of an NCCL row.
+    """
     cells = []
     for metric in COMPARED:
-        mine, base = one.row.median(metric.key), first.row.median(metric.key)
-        here = None if mine is None or base is None else metric.difference(mine, base)
-        there = None
+        value, base = one.row.median(metric.key), first.row.median(metric.key)
+        here = None if value is None or base is None else metric.difference(value, base)
+        published = None
         if comparable(one, first):
             assert one.published and first.published
-            there = metric.difference(one.published[metric.published], first.published[metric.published])
-        cells.append({"figure": metric.key, "here": here, "published": there, "nccl": bool(there and one.nccl)})
+            published = metric.difference(one.published[metric.published], first.published[metric.published])
+        cells.append({"figure": metric.key, "here": here, "published": published, "nccl": bool(published and one.nccl)})
     return cells
 
 
-def unanswered(group: params.Group, rows: list[Row]) -> dict[str, Any]:
-    """What the group asks and this machine cannot tell: rows that nothing answers for, and pairs of which one row answers for both."""
-    ran, answers = {row.name for row in rows if row.good}, answered(group, rows)
-    missing = {name: answer for name, answer in answers.items() if name not in ran}
+def missing_rows(group: params.Group, rows: list[Row]) -> dict[str, Any]:
+    """The rows of the group that did not run on this machine.
+
+    "nobody": rows for which no other row ran. "folded": [row, stand-in] where the stand-in is itself a row of this group, so that
+    one row stands for both.
+    """
+    ran, stand_ins = {row.name for row in rows if row.good}, names_here(group, rows)
+    missing = {name: stand_in for name, stand_in in stand_ins.items() if name not in ran}
     return {
-        "nobody": [name for name, answer in missing.items() if answer not in ran],
-        "folded": [[name, answer] for name, answer in missing.items() if answer in ran and answer in group.rows],
+        "nobody": [name for name, stand_in in missing.items() if stand_in not in ran],
+        "folded": [[name, stand_in] for name, stand_in in missing.items() if stand_in in ran and stand_in in group.rows],
     }

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """
+    """One figure of a run.
+
     key         field of Result
     digits      after the point, in a report
     title       in a word, by language
@@ -35,10 +36,12 @@ class Metric:
     compared: str = ""
 
     def difference(self, one: float, two: float) -> str:
-        """How far two figures are apart, as a number in words: `1.25` (times) or `+2.0` (points)."""
+        """The difference of two figures as text: `1.25` (a ratio) or `+2.0` (points). "–" where the ratio would divide by 0."""
         if self.compared == "points":
             return f"{one - two:+z.1f}".replace("-", "−")
-        return f"{one / two:.2f}" if two else "–"
+        if two == 0:
+            return "–"
+        return f"{one / two:.2f}"
 
     def pick_best(self, values: dict[str, float]) -> str | None:
         """The name whose value is best; None if there is none."""
@@ -131,7 +134,7 @@ MEMORY_IS = {  # what max_mem_mib measures, by device and language
 
 @dataclass(frozen=True)
 class Question:
-    """What a notebook asks before the run: which row is best by this metric, or by which factor the best is ahead of the worst."""
+    """A question before the run. asks "row": which row is best by this metric; "factor": the best value over the worst value."""
 
     metric: str
     text: str
@@ -149,5 +152,5 @@ ROW_QUESTIONS = {key: question for key, question in QUESTIONS.items() if questio
 
 
 def memory_is(devices: Iterable[str], language: str = "en") -> str:
-    """What the memory figure means on these devices."""
+    """What max_mem_mib measures on these devices ("cpu", "cuda"), as a phrase."""
     return " / ".join(MEMORY_IS[device][language] for device in sorted(set(devices)))

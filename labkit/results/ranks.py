@@ -1,4 +1,4 @@
-"""Do all rows together stand in the published order? Rank correlations, and how many pairs of rows agree."""
+"""Do all rows together have the published order? Rank correlations, and the number of pairs of rows that agree."""
 
 from __future__ import annotations
 
@@ -9,64 +9,93 @@ from collections import Counter
 from typing import Any
 
 from labkit.results.metrics import COMPARED, Metric
-from labkit.results.verdict import KINDS, Beside, Row, besides, judged
+from labkit.results.verdict import KINDS, MatchedRow, Row, compare_pair, match_rows
 from labkit.rows import params
 
-FEWEST = 4  # rows; of fewer, any order is likely
-MOSTLY, PARTLY = 0.7, 0.3  # Spearman's rho from which the order is called so
+FEWEST = 4  # rows; with fewer rows, any order is likely
+MOSTLY, PARTLY = 0.7, 0.3  # the smallest Spearman's rho of these levels
 
 
 def agreement(rows: list[Row]) -> list[dict[str, Any]]:
-    """For each figure: n, spearman, kendall, pairs by kind (see verdict.KINDS), and a level that names it in a word.
+    """How well the order of all rows agrees with the published order: one dict for each compared figure (see `metric_agreement`).
 
-    A Gloo row that stands for an NCCL row is taken beside the published NCCL row, as its group does.
+    A Gloo row that stands for an NCCL row is compared with the published NCCL row, as in its group.
     """
     everything = params.Group(0, params.PARAMS, "", "", "", "", tuple(params.all_names()))
-    found = [b for b in besides(everything, rows) if b.published]
-    if any(b.nccl for b in found):
-        found = [b for b in found if b.nccl or "_gloo_" not in b.row.name]  # like with like, see verdict.comparable
-    return [of_metric(metric, [b for b in found if b.row.values(metric.key)]) for metric in COMPARED]
+    matched = [one for one in match_rows(everything, rows) if one.published]
+    if any(one.nccl for one in matched):  # then Gloo rows with published Gloo figures are not comparable: see verdict.comparable
+        matched = [one for one in matched if one.nccl or "_gloo_" not in one.row.name]
+    return [metric_agreement(metric, [one for one in matched if one.row.values(metric.key)]) for metric in COMPARED]
 
 
-def of_metric(metric: Metric, found: list[Beside]) -> dict[str, Any]:
-    here = [b.row.median(metric.key) or 0.0 for b in found]
-    there = [b.published[metric.published] for b in found if b.published]
-    kinds = Counter(judged(metric, one, two)["kind"] for one, two in itertools.combinations(found, 2))
-    rho, tau = (spearman(here, there), kendall(here, there)) if len(found) >= FEWEST else (None, None)
+def metric_agreement(metric: Metric, matched: list[MatchedRow]) -> dict[str, Any]:
+    """The agreement of one figure over rows that have it.
+
+    "n": the number of rows. "spearman", "kendall": correlations as text, None with fewer than FEWEST rows. "level": the word for
+    rho. "pairs": the number of pairs of rows; "kinds": how many pairs are of each kind (see verdict.KINDS).
+    """
+    here = [one.row.median(metric.key) or 0.0 for one in matched]
+    published = [one.published[metric.published] for one in matched if one.published]
+    kinds = Counter(compare_pair(metric, one, two)["kind"] for one, two in itertools.combinations(matched, 2))
+    rho = tau = None
+    if len(matched) >= FEWEST:
+        rho, tau = spearman(here, published), kendall(here, published)
+    return {
+        "figure": metric.key,
+        "n": len(matched),
+        "spearman": signed_text(rho),
+        "kendall": signed_text(tau),
+        "level": agreement_level(rho),
+        "pairs": sum(kinds.values()),
+        "kinds": {kind: kinds[kind] for kind in KINDS},
+    }
+
+
+def agreement_level(rho: float | None) -> str:
+    """The word for a Spearman's rho: unknown (None), mostly, partly, hardly or reversed."""
     if rho is None:
-        level = "unknown"
-    else:
-        level = "mostly" if rho >= MOSTLY else "partly" if rho >= PARTLY else "hardly" if rho > -PARTLY else "reversed"
-    counts = {kind: kinds[kind] for kind in KINDS}
-    told = {"spearman": number(rho), "kendall": number(tau)}
-    return {"figure": metric.key, "n": len(found), **told, "level": level, "pairs": sum(kinds.values()), "kinds": counts}
+        return "unknown"
+    if rho >= MOSTLY:
+        return "mostly"
+    if rho >= PARTLY:
+        return "partly"
+    return "hardly" if rho > -PARTLY else "reversed"
 
 
-def number(value: float | None) -> str | None:
+def signed_text(value: float | None) -> str | None:
+    """A correlation with its sign and two digits; None stays None."""
     return None if value is None else f"{value:+z.2f}".replace("-", "−")
 
 
 def ranks(values: list[float]) -> list[float]:
-    """1 for the least; equal values share the mean of their ranks."""
+    """The rank of each value, 1 for the smallest; equal values get the mean of their ranks."""
     ordered = sorted(values)
     return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]
 
 
 def spearman(one: list[float], two: list[float]) -> float | None:
-    """Spearman's rho: the correlation of the ranks. None if one side is all equal."""
+    """Spearman's rho: the correlation of the ranks. None if all values of one side are equal."""
     if len(set(one)) < 2 or len(set(two)) < 2:
         return None
     return statistics.correlation(ranks(one), ranks(two))
 
 
 def kendall(one: list[float], two: list[float]) -> float | None:
-    """Kendall's tau-b: pairs in the same order less pairs in opposite order, over the geometric mean of the pairs that each
-    side tells apart. None if one side is all equal."""
+    """Kendall's tau-b: (pairs in the same order - pairs in the opposite order) / sqrt(untied pairs of one * untied pairs of two).
+
+    None if all values of one side are equal.
+    """
     pairs = list(itertools.combinations(zip(one, two, strict=True), 2))
     signs = [(sign(a - b), sign(x - y)) for (a, x), (b, y) in pairs]
-    told_apart = math.sqrt(sum(s != 0 for s, _ in signs) * sum(s != 0 for _, s in signs))
-    return sum(s * t for s, t in signs) / told_apart if told_apart else None
+    untied_one = len([s for s, _ in signs if s != 0])
+    untied_two = len([t for _, t in signs if t != 0])
+    if untied_one == 0 or untied_two == 0:
+        return None
+    return sum(s * t for s, t in signs) / math.sqrt(untied_one * untied_two)
 
 
 def sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+    """1, 0 or -1."""
+    if value > 0:
+        return 1
+    return -1 if value < 0 else 0

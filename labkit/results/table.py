@@ -1,4 +1,4 @@
-"""Results read back: every result is a folder, and all of them are one glob. A plan's rows as lines of a table."""
+"""Reads results from their folders (one folder for each run), and makes the rows of a plan into lines of a table."""
 
 from __future__ import annotations
 
@@ -21,31 +21,36 @@ TIMES = ("startup_s", "train_s", "data_wait_s", "eval_s", "rest_s", "total_time_
 
 
 def read_results(label: str, names: Iterable[str] | None = None) -> Outcomes:
-    """All outcomes under a profile's folder, by row name: the result of each repeat, or why there is none.
+    """All outcomes in a profile's folder, by row name: the result of each repeat, or the reason why there is none.
 
-    An attempt that says it is running, while its process is gone, was interrupted. A result that a later attempt could not
-    replace has that attempt's status and reason as `later_attempt`. A file that cannot be used is an outcome of status
-    "unreadable". Raises OSError for a folder or file that may not be read.
+    `names`: only these rows. An attempt of status "running" whose process has ended gets the status "interrupted". If a later
+    attempt failed, the kept result has its status and reason as `later_attempt`. A file that cannot be used is an outcome of
+    status "unreadable". Raises OSError for a folder or file without permission to read.
     """
-    found: Outcomes = {}
+    outcomes: Outcomes = {}
     for folder in (runs_folder() / label, *(runs_folder() / label).glob("*/")):
         check_readable(folder)
     for folder in run_folders(runs_folder() / label):
-        if names is None or folder.parent.name in names:
-            outcome = outcome_in(folder)
-            if outcome is not None:
-                found.setdefault(folder.parent.name, []).append(outcome)
-    return found
+        name = folder.parent.name
+        if names is not None and name not in names:
+            continue
+        outcome = outcome_in(folder)
+        if outcome is None:
+            continue
+        if name not in outcomes:
+            outcomes[name] = []
+        outcomes[name].append(outcome)
+    return outcomes
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """<row>/<repeat> in a profile's folder, by name and number."""
-    found = [path for path in folder.glob("*/[0-9]*") if path.name.isdecimal()]
-    return sorted(found, key=lambda path: (path.parent.name, int(path.name)))
+    """The folders <row>/<repeat> in a profile's folder, sorted by row name and number of the repeat."""
+    folders = [path for path in folder.glob("*/[0-9]*") if path.name.isdecimal()]
+    return sorted(folders, key=lambda path: (path.parent.name, int(path.name)))
 
 
 def outcome_in(folder: Path) -> Result | NoResult | None:
-    """What a run's folder holds; None if nothing has run there."""
+    """The outcome in the folder of one run; None if nothing has run there. Raises OSError for a file without permission to read."""
     result, attempt, unreadable = None, None, None
     about: dict[str, Any] = {"name": folder.parent.name, "repeat": int(folder.name), "run_dir": str(folder)}
     try:
@@ -65,20 +70,21 @@ def outcome_in(folder: Path) -> Result | NoResult | None:
 
 
 def good(outcomes: Outcomes) -> Results:
-    """The rows of which a repeat ended well, each with its results."""
+    """The results by row name, for the rows with at least one."""
     results = {name: [one for one in repeats if isinstance(one, Result)] for name, repeats in outcomes.items()}
     return {name: repeats for name, repeats in results.items() if repeats}
 
 
 def line_of(row: Planned, outcomes: list[Result | NoResult], folder: Path) -> dict[str, Any]:
-    """A row as a line of a table: medians over the repeats that succeeded, with _min and _max; the first failure's status and
-    reason if any failed. status: ok, failed, oom, incomplete, timeout, interrupted, unreadable, needs, not run.
+    """A row as a line of a table. `folder`: the folder that holds the runs of the row.
 
-    `folder`: the one that holds the row's runs. What was not measured is None.
+    Figures are medians over the repeats that succeeded, with <figure>_min and <figure>_max; None if not measured. status: ok,
+    failed, oom, incomplete, timeout, interrupted, unreadable, needs (this machine cannot run it) or not run. If a repeat failed,
+    status and reason are those of the first failure.
     """
     results = [one for one in outcomes if isinstance(one, Result)]
     failed = next((one for one in outcomes if isinstance(one, NoResult)), None)
-    status, reason = ("not run" if row.spec else "needs"), row.reason
+    status, reason = "not run" if row.spec else "needs", row.reason
     if failed:
         status, reason = failed.status, failed.reason
     elif results:
@@ -96,12 +102,12 @@ def line_of(row: Planned, outcomes: list[Result | NoResult], folder: Path) -> di
 
 
 def lines_of(planned: Plan, outcomes: Outcomes) -> list[dict[str, Any]]:
-    """A line for each row of a plan."""
+    """One line for each row of a plan (see `line_of`), in its order. `outcomes`: by row name."""
     return [line_of(row, outcomes.get(row.name, []), planned.folder / row.name) for row in planned]
 
 
 def kept_lines(planned: Plan) -> list[dict[str, Any]]:
-    """A line for each row of a plan, from what has been measured so far. Trains nothing."""
+    """One line for each row of a plan, from the results that are already in the folders. Trains nothing."""
     return lines_of(planned, read_results(planned.label, {row.name for row in planned}))
 
 
@@ -116,34 +122,34 @@ def run(
 ) -> Any:
     """Train rows and return a pandas DataFrame with one line per row (see `line_of`).
 
-    The same spec on the same machine, code and versions is not trained again unless `fresh`: True for always, or a time
-    (Unix seconds) before which a result is too old. `on_progress(row, repeat, events)` is called a few times a second with the
-    latest event of each rank. A failed run is a line with its status and reason; a bad value raises SpecError before any process
-    starts; an interrupt ends all processes and passes on.
+    The same spec on the same machine, code and versions is not trained again unless `fresh`: True always trains again; a time
+    (Unix seconds) trains again what is older. `on_progress(row, repeat, events)` is called a few times a second with the
+    latest event of each rank. A failed run is a line with its status and reason. Raises SpecError for a bad value before any
+    process starts. An interrupt ends all processes and is raised again.
     """
     planned = get_ready(rows, profile, repeats, fresh, overrides)
     return frame(lines_of(planned, train_rows(planned, repeats, fresh, on_progress)))
 
 
 def table(profile: str = "quick", rows: Any = "all", overrides: dict[str, Any] | None = None) -> Any:
-    """The same DataFrame of what is already there. Trains nothing."""
+    """A pandas DataFrame of the results that are already in the folders, one line per row (see `line_of`). Trains nothing."""
     return frame(kept_lines(plan(rows, profile, overrides)))
 
 
 def frame(lines: list[dict[str, Any]]) -> Any:
     """Lines as a pandas DataFrame."""
-    import pandas as pd  # takes a second, and only callers from Python want it
+    import pandas as pd  # takes a second, and only callers from Python need it
 
     return pd.DataFrame(lines)
 
 
 def published_by_name() -> dict[str, dict[str, Any]]:
-    """The published table by row name."""
+    """The rows of params/published_results.csv by row name."""
     return {row["experiment"]: row for row in params.published()}
 
 
 def time_parts(result: Result) -> dict[str, float]:
-    """Where a run's time went, in seconds, by the rank that trained longest. The rest is what no part accounts for."""
+    """How the total time of a run divides into parts, in seconds (keys: TIMES), by the rank that trained longest. rest_s: the remainder."""
     rank = max((rank for rank in result.ranks if rank.shard is not None), key=lambda rank: rank.train_s)
     start = rank.first_step_at - result.started_at
     rest = result.total_time_s - start - rank.train_s - rank.eval_s

@@ -1,9 +1,8 @@
-"""What may be said of a group's rows beside the published ones: like with like, and verdicts that the figures choose. Their
-words lie in templates/words.*.yaml.
+"""Comparison of a group's rows with the published rows. The figures choose the verdict; its words are in templates/words.*.yaml.
 
 Absolute figures of two machines are never compared, only ratios to a row of the same table. Two figures are
-*indistinguishable* where the ranges of their repeats overlap; with a single run, where they differ by less than 5 %.
-Accuracies are also indistinguishable within two standard errors of what chance does to that many test images.
+*indistinguishable* if the ranges of their repeats overlap; with a single run, if they differ by less than 5 %. Accuracies are
+also indistinguishable if they differ by less than two standard errors, which depend on the number of test images.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MOST_CLAUSES = 2
 KINDS = (  # of a pair of rows
     "same",  # as published
     "equal",  # indistinguishable in both
-    "opposite",  # the other way round
+    "opposite",  # in the opposite order
     "tie_only_here",  # indistinguishable only here
     "tie_only_published",  # indistinguishable only as published
 )
@@ -37,9 +36,9 @@ HEADS = ("differs", "equal", "agrees", "tie_here", "in_part", "not_published")  
 
 @dataclass(frozen=True)
 class Row:
-    """A row as its folder tells it: `good` are the results of its repeats, `bad` the attempts that gave none.
+    """A row and what is in its folder. `good`: the results of its repeats; `bad`: the attempts without a result.
 
-    `reason`: why it cannot run on this machine, or "". `stands_for`: rows that could not run, which this one answers for.
+    `reason`: why it cannot run on this machine, or "". `stands_for`: names of rows that cannot run here; this row runs in their place.
     """
 
     name: str
@@ -50,28 +49,31 @@ class Row:
 
     @cached_property
     def spec(self) -> Spec:
+        """The Spec that the name of the row means."""
         return Spec.parse(self.name)
 
     def values(self, key: str) -> list[float]:
-        """The figure in every repeat. No images/s if a run was over before its warm-up steps were."""
+        """The figure in every repeat. A run that ended within its warm-up steps has no images_per_s."""
         values = [getattr(result, key) for result in self.good]
         return [value for value in values if value > 0] if key == "images_per_s" else values
 
     def median(self, key: str) -> float | None:
-        return statistics.median(self.values(key)) if self.values(key) else None
+        """The median of a figure over the repeats; None if no repeat has it."""
+        values = self.values(key)
+        return statistics.median(values) if values else None
 
     @property
     def test_images(self) -> int:
-        """Images that the accuracy was counted on."""
+        """The number of test images on which the accuracy was measured. Raises IndexError if no repeat has a result."""
         spec = self.good[0].spec
         return spec.test_samples or DATASETS[spec.dataset].test_images
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A row that ran, beside the published row that it may be compared with, if there is one.
+class MatchedRow:
+    """A row that ran, and the published row that it may be compared with (None if there is none).
 
-    `nccl`: the published figure is that of the NCCL row of this name, for which the Gloo row `row` stands.
+    `nccl`: the name of the published NCCL row, if `row` is a Gloo row that ran in place of it; else "".
     """
 
     row: Row
@@ -80,51 +82,56 @@ class Beside:
 
 
 def short_name(name: str) -> str:
-    """A row's name without what most rows share: resnet18, cacheFalse, ampFalse."""
+    """The name of a row without resnet18, cacheFalse and ampFalse, which most names have."""
     return name.replace("_resnet18", "").replace("_cacheFalse", "").replace("_ampFalse", "")
 
 
-def besides(group: params.Group, rows: list[Row]) -> list[Beside]:
-    """The group's rows that ran, in its order; a row that could not is answered by the one that stands for it.
+def match_rows(group: params.Group, rows: list[Row]) -> list[MatchedRow]:
+    """The rows of a group that ran, in the order of the group; a row that could not run is replaced by its stand-in.
 
-    The published figures of one group all come from one backend, or their ratios would tell the backends apart and not
-    the rows: from the published Gloo rows if every Gloo row here has one, else from the NCCL rows they stand for. FSDP's
-    name tells no backend; as published it ran on CUDA, so it goes with NCCL.
+    All published figures of one group come from one backend. Otherwise their ratios would compare backends, not rows. They come
+    from the published Gloo rows if every Gloo row here has one, else from the NCCL rows that these Gloo rows stand for. The name
+    of an FSDP row has no backend; the published FSDP rows ran on CUDA, so they count as NCCL.
     """
     table = {row["experiment"]: row for row in params.published()}
     by_name = {row.name: row for row in rows}
-    ran = [by_name[name] for name in answered(group, rows).values() if name in by_name and by_name[name].good]
+    ran = [by_name[name] for name in names_here(group, rows).values() if name in by_name and by_name[name].good]
     ran = list({row.name: row for row in ran}.values())
     nccl = {row.name: next((name for name in row.stands_for if name in table), "") for row in ran}
     on_nccl = any((nccl[row.name] and row.name not in table) or row.spec.kind.published_on_nccl for row in ran)
-    found = []
+    matched = []
     for row in ran:
-        via = nccl[row.name] if on_nccl else ""
-        found.append(Beside(row, table.get(via or row.name), via))
-    return found
+        nccl_name = nccl[row.name] if on_nccl else ""
+        matched.append(MatchedRow(row, table.get(nccl_name or row.name), nccl_name))
+    return matched
 
 
-def answered(group: params.Group, rows: list[Row]) -> dict[str, str]:
-    """The group's row names, each with the name of the row that answers for it on this machine."""
-    instead = {name: row.name for row in rows for name in row.stands_for}
-    return {name: instead.get(name, name) for name in group.rows}
+def names_here(group: params.Group, rows: list[Row]) -> dict[str, str]:
+    """For each row name of the group: the name of the row that runs on this machine, itself or its stand-in."""
+    stand_ins = {name: row.name for row in rows for name in row.stands_for}
+    return {name: stand_ins.get(name, name) for name in group.rows}
 
 
-def comparable(one: Beside, two: Beside) -> bool:
-    """Whether the published pair differs as the pair here does. Gloo here against NCCL there would not."""
+def comparable(one: MatchedRow, two: MatchedRow) -> bool:
+    """May the published figures of this pair be compared with the figures here?
+
+    No if one is missing, or if one published row ran on Gloo and the other on NCCL while both rows here ran on Gloo.
+    """
     if not (one.published and two.published):
         return False
-    plain = [b.row.name for b in (one, two) if not b.nccl]
-    return len(plain) != 1 or "_gloo_" not in plain[0]
+    if bool(one.nccl) == bool(two.nccl):
+        return True
+    own_name = two.row.name if one.nccl else one.row.name  # this row is compared with the published row of its own name
+    return "_gloo_" not in own_name
 
 
 def chance_points(one_pct: float, two_pct: float, test_images: int) -> float:
-    """Points by which two accuracies, each counted on so many test images, may differ by chance: two standard errors."""
+    """Two standard errors, in percentage points: by so much two accuracies on this number of test images may differ by chance."""
     return 2 * math.sqrt((one_pct * (100 - one_pct) + two_pct * (100 - two_pct)) / test_images)
 
 
 def order(metric: Metric, one: list[float], two: list[float], test_images: int) -> int:
-    """1 if `one` is more than `two`, -1 if less, 0 if they are indistinguishable."""
+    """1 if the median of `one` is larger, -1 if it is smaller, 0 if the two are indistinguishable. One value for each repeat."""
     high, low = statistics.median(one), statistics.median(two)
     gap = high - low
     if metric.compared == "points" and abs(gap) <= chance_points(high, low, test_images):
@@ -133,33 +140,39 @@ def order(metric: Metric, one: list[float], two: list[float], test_images: int) 
         overlap = max(min(one), min(two)) <= min(max(one), max(two))
     else:
         overlap = metric.compared == "ratio" and abs(gap) < CLOSE * min(high, low)
-    return 0 if overlap or gap == 0 else 1 if gap > 0 else -1
+    if overlap or gap == 0:
+        return 0
+    return 1 if gap > 0 else -1
 
 
-def verdict(metric: Metric, group: list[Beside]) -> dict[str, Any]:
-    """Does the order of the rows agree with the published one? Chosen by the figures, pair by pair.
+def verdict(metric: Metric, group: list[MatchedRow]) -> dict[str, Any]:
+    """Does the order of the rows agree with the published order? Every pair of rows is compared.
 
-    Returns the figure's key, a `head` (one of HEADS, or None where there is no pair to compare), the number of pairs in all and
-    of each kind, the pairs that tell most (see `judged`), and whether there are more of these.
+    Returns "figure" (the key of the metric), "head" (one of HEADS, or None if there is no pair to compare), "pairs" (the number of
+    pairs), "kinds" (the number of pairs of each kind), "telling" (at most MOST_CLAUSES pairs to mention, see `compare_pair`), and
+    "more" (True if there are more such pairs).
     """
     kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for one, two in itertools.combinations([b for b in group if b.row.values(metric.key)], 2):
         if comparable(one, two):
-            pair = judged(metric, one, two)
+            pair = compare_pair(metric, one, two)
             kinds[pair["kind"]].append(pair)
-    found = {kind: len(pairs) for kind, pairs in kinds.items() if pairs}
-    telling = kinds["opposite"] + kinds["tie_only_here"] + kinds["tie_only_published"] or kinds["same"] + kinds["equal"]
+    counts = {kind: len(pairs) for kind, pairs in kinds.items() if pairs}
+    telling = kinds["opposite"] + kinds["tie_only_here"] + kinds["tie_only_published"]
+    if not telling:
+        telling = kinds["same"] + kinds["equal"]
     return {
         "figure": metric.key,
-        "head": head(found.keys()) if found else None,
-        "pairs": sum(found.values()),
-        "kinds": found,
+        "head": verdict_head(counts.keys()) if counts else None,
+        "pairs": sum(counts.values()),
+        "kinds": counts,
         "telling": telling[:MOST_CLAUSES],
         "more": len(telling) > MOST_CLAUSES,
     }
 
 
-def head(kinds: Set[str]) -> str:
+def verdict_head(kinds: Set[str]) -> str:
+    """The verdict (one of HEADS) on a group with pairs of these kinds, at least one."""
     if "opposite" in kinds:
         return "differs"
     if kinds == {"equal"}:
@@ -171,20 +184,24 @@ def head(kinds: Set[str]) -> str:
     return "in_part" if kinds & {"same", "equal"} else "not_published"
 
 
-def judged(metric: Metric, one: Beside, two: Beside) -> dict[str, Any]:
-    """One pair: its kind (see KINDS), its rows, the one with more of the figure first, and how far they are apart here and as
-    published: numbers as text, ratios or points."""
+def compare_pair(metric: Metric, one: MatchedRow, two: MatchedRow) -> dict[str, Any]:
+    """One pair of rows. "kind": one of KINDS. "one" and "two": the names of the rows, the larger figure first.
+
+    "measured" and "published": their ratio, or their difference in points (see "ratio"), as text. Both need a published row.
+    """
     assert one.published and two.published
     images = min(one.row.test_images, two.row.test_images)
     here = order(metric, one.row.values(metric.key), two.row.values(metric.key), images)
-    there = order(metric, [one.published[metric.published]], [two.published[metric.published]], PUBLISHED_TEST_IMAGES)
-    if here < 0 or (here == 0 and there < 0):
-        one, two, here, there = two, one, -here, -there
+    as_published = order(metric, [one.published[metric.published]], [two.published[metric.published]], PUBLISHED_TEST_IMAGES)
+    if here < 0 or (here == 0 and as_published < 0):
+        one, two, here, as_published = two, one, -here, -as_published
     assert one.published and two.published
     if here == 0:
-        kind = "tie_only_here" if there else "equal"
+        kind = "equal" if as_published == 0 else "tie_only_here"
+    elif as_published == 0:
+        kind = "tie_only_published"
     else:
-        kind = "tie_only_published" if there == 0 else "same" if here == there else "opposite"
+        kind = "same" if here == as_published else "opposite"
     measured = metric.difference(one.row.median(metric.key) or 0.0, two.row.median(metric.key) or 0.0)
     published = metric.difference(one.published[metric.published], two.published[metric.published])
     return {

@@ -1,7 +1,7 @@
-"""What a person asks for, by type, before anything is done with it: values may come from papermill, which makes texts of many.
+"""Checks the types of what a person asks for, before anything is started. Values may come from papermill, which passes many as texts.
 
-`papermill -p key value` knows whole numbers, numbers, True, False and None (with a capital letter); all else arrives as a text.
-`papermill -y "key: value"` reads YAML: lists and mappings come so.
+`papermill -p key value` reads whole numbers, numbers, True, False and None (with a capital letter); everything else becomes a text.
+`papermill -y "key: value"` reads YAML, so it can pass lists and mappings.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec
 
-A_TIME_S = 1e9  # Unix seconds in 2001: a smaller number is no time at which something was trained
+A_TIME_S = 1e9  # Unix seconds in 2001; a smaller number cannot be the time of a run
 
 
 def check_times(repeats: Any, fresh: Any) -> None:
-    """Raise SpecError unless `repeats` is a number of repeats, and `fresh` True, False or a time."""
+    """Raise SpecError unless `repeats` is a whole number from 1 to 1000, and `fresh` is True, False or a time in Unix seconds."""
     if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
         raise SpecError(f"repeats={repeats!r}: must be a whole number from 1 to 1000; for papermill: -p repeats 2")
     a_time = isinstance(fresh, (int, float)) and not isinstance(fresh, bool) and math.isfinite(fresh) and fresh >= A_TIME_S
@@ -29,7 +29,7 @@ def check_times(repeats: Any, fresh: Any) -> None:
 
 
 def check_overrides(overrides: Any) -> None:
-    """Raise SpecError unless it is a mapping of names of fields. Whether there are such fields is for Spec to say."""
+    """Raise SpecError unless it is None or a mapping with texts as keys. Spec checks that its fields exist."""
     if overrides is not None and (not isinstance(overrides, dict) or not all(isinstance(key, str) for key in overrides)):
         raise SpecError(
             f"overrides={overrides!r}: must be a mapping of fields, not {type(overrides).__name__}, such as {{'epochs': 2}}; "
@@ -38,7 +38,7 @@ def check_overrides(overrides: Any) -> None:
 
 
 def check_rows(rows: Any) -> None:
-    """Raise SpecError unless it is the name of a row, the number of a group, a Spec, or a list of such."""
+    """Raise SpecError unless it is the name of a row, the number of a group, a Spec, or a list of these."""
     if isinstance(rows, Collection) and not isinstance(rows, (str, bytes, dict)):
         for row in rows:
             check_rows(row)
@@ -49,7 +49,7 @@ def check_rows(rows: Any) -> None:
 
 
 def check_lesson(group: Any, rows: Any, claim: Any) -> None:
-    """Raise SpecError unless a lesson can be made of these: a group's number, a list of names of rows, a text."""
+    """Raise SpecError unless `group` is a whole number, `rows` is a list of names of rows, and `claim` is a text."""
     if isinstance(group, bool) or not isinstance(group, int):
         raise SpecError(f"group={group!r}: must be the number of a group, such as 4; for papermill: -p group 4")
     if not isinstance(rows, (list, tuple)) or not all(isinstance(row, str) for row in rows):

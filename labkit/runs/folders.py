@@ -1,4 +1,4 @@
-"""The folder of a run: its name, who holds it, what is written into it, and what a kept result must share with a new run."""
+"""The folder of a run: its name, the lock of the process that trains in it, its files, and when a kept result is still valid."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def runs_folder() -> Path:
 
 
 def label_of(profile: params.Profile, overrides: dict[str, Any]) -> str:
-    """The profile's folder: its name, and what was set otherwise than it says."""
+    """The name of the folder for a profile: its name, and the overrides that change it, as in "quick+epochs=1"."""
     scale = {k: float(v) if FIELDS[k].type == "float" else v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS}
     changed = {k: v for k, v in scale.items() if profile.fields.get(k, FIELDS[k].default) != v}
     return profile.name + "".join(f"+{key}={value}" for key, value in changed.items())
 
 
 def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float) -> dict[str, Any]:
-    """Write attempt.json, which says that a run is under way, and return what every outcome of it begins with."""
+    """Write attempt.json with status "running", and return its content: every outcome of this run begins with it."""
     attempt = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": "running", "reason": ""}
     attempt |= conditions(spec) | {
         "commit": commit(),
@@ -49,7 +49,8 @@ def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float)
 
 
 def keep(folder: Path, outcome: dict[str, Any], began: float) -> None:
-    """End a run, which `began` at this time of the monotonic clock: a result replaces the last one; a failure is told beside it."""
+    """End a run that `began` at this time of the monotonic clock (s). A result replaces the last result; a failure is written to
+    attempt.json, and the last result stays."""
     outcome["total_time_s"] = time.monotonic() - began
     for rank in outcome.get("ranks", []):
         rank["first_step_at"] += outcome["started_at"] - began  # as a date, like all that a result tells
@@ -59,13 +60,13 @@ def keep(folder: Path, outcome: dict[str, Any], began: float) -> None:
 
 
 def conditions(spec: Spec) -> dict[str, Any]:
-    """All that a kept result must share with a new run to stand for it."""
+    """What a kept result and a new run must have in common, so that the result is still valid for the run."""
     about = {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
     return about | {"environment": outside_settings()}
 
 
 def commit() -> str:
-    """The commit of the lab that ran, with `+` if files were changed since; "unknown" outside a checkout."""
+    """The commit of this checkout, with `+` if labkit/ or params/ have changes that are not committed; "unknown" outside a checkout."""
     git = ["git", "-C", str(params.ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
@@ -79,14 +80,14 @@ def commit() -> str:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process alone. Raises OSError, with a remedy, before anything is trained."""
+    """Lock a run's folder, so that only this process trains in it. Raises OSError before anything is trained; the message says what to do."""
     try:
         refuse_links(folder, runs_folder())
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         file = open_lock(folder / ".lock")
     except OSError as error:
-        if error.errno is None:  # ours, which says what to do
+        if error.errno is None:  # from refuse_links or open_lock, with a message that says what to do
             raise
         raise OSError(
             f"{folder}: cannot keep results there ({error.strerror}); set LABKIT_RUNS to a folder that can be written"
@@ -125,7 +126,7 @@ def clear_abandoned() -> None:
 
 
 def held(folder: Path) -> bool:
-    """Is a process training in this folder? The kernel lets go of a lock when its holder dies, whatever the cause."""
+    """Is a process training in this folder? The kernel releases a lock when the process that holds it ends, for any reason."""
     try:
         with open_lock(folder / ".lock", create=False) as file:
             take_lock(file, folder / ".lock", fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -136,5 +137,5 @@ def held(folder: Path) -> bool:
     except OSError as error:
         if error.errno is not None:
             raise
-        return False  # a link or a pipe in its place: labkit never trains with such a lock
+        return False  # the lock is a link or a pipe: labkit never trains with such a lock
     return False

@@ -21,7 +21,10 @@ from labkit.system.machine import this_machine
 
 @dataclass
 class Planned:
-    """A row as this machine will run it; `spec` None: it cannot, for `reason`. `stands_for`: rows that it runs in place of."""
+    """A row as this machine will run it. `spec` is None if this machine cannot run it; `reason` says why.
+
+    `stands_for`: names of rows that cannot run here; this row runs in their place.
+    """
 
     name: str
     spec: Spec | None
@@ -31,7 +34,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for: rows as this machine runs them, each once, at a profile with `overrides` on top."""
+    """The rows to run, each once, as this machine runs them: at a profile, with `overrides` on top."""
 
     profile: params.Profile
     overrides: dict[str, Any]
@@ -42,12 +45,12 @@ class Plan:
 
     @property
     def label(self) -> str:
-        """The name of the folder that holds the results: the profile, and what was set otherwise than it says."""
+        """The name of the folder that holds the results: the profile, and the overrides that change it."""
         return label_of(self.profile, self.overrides)
 
     @property
     def folder(self) -> Path:
-        """The folder that holds the results, one folder a row in it."""
+        """The folder that holds the results; it has one folder for each row."""
         return runs_folder() / self.label
 
     @property
@@ -68,12 +71,12 @@ class Plan:
 def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> Plan:
     """The rows that `rows` names: a group's number, a row's name, a Spec, "all", or a list of these.
 
-    Raises SpecError before anything is started.
+    Raises SpecError for anything that is not a row, and for a value that is not allowed, before any process starts.
     """
     check_rows(rows)
     check_overrides(overrides)
     chosen, overrides = params.profile(profile), dict(overrides or {})
-    scale = {**chosen.fields, **overrides}  # together: what one does not allow, the other may mend
+    scale = {**chosen.fields, **overrides}  # together, since a value of the profile may be allowed only with the overrides
     specs = [asked.but(**overrides) for asked in _specs(rows, scale)]
     for spec in specs:
         _check_samples(spec)
@@ -81,23 +84,30 @@ def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = N
 
 
 def fit_all(specs: list[Spec], overrides: dict[str, Any]) -> list[Planned]:
+    """The specs as this machine runs them, each name once, in the order of `specs`.
+
+    A row that cannot run here keeps its place with the reason, and its stand-in (Gloo for NCCL) is added. Raises SpecError if
+    `overrides` ask for NCCL where there is no CUDA.
+    """
     machine = this_machine()
     if overrides.get("backend") == "nccl" and (not machine.cuda or overrides.get("device") == "cpu"):
         raise SpecError("backend=nccl: NCCL moves CUDA tensors, and there is no CUDA here; use backend=gloo")
     planned: dict[str, Planned] = {}
     for spec in specs:
-        name, reason, twin = spec.name, "", None
         try:
-            fitted: Spec | None = fit(spec, machine)
+            fitted = fit(spec, machine)
+            row, stand_in = Planned(fitted.name, fitted), None
         except Needs as needs:
-            fitted, reason, twin = None, needs.reason, needs.instead
-        if fitted is not None:
-            planned.setdefault(fitted.name, Planned(fitted.name, fitted))
-        else:
-            planned.setdefault(name, Planned(name, None, reason))
-        if twin is not None:
-            stands_for = planned.setdefault(twin.name, Planned(twin.name, twin)).stands_for
-            stands_for.extend([name] if name not in stands_for else [])  # a row may be asked for through two groups
+            row, stand_in = Planned(spec.name, None, needs.reason), needs.instead
+        if row.name not in planned:
+            planned[row.name] = row
+        if stand_in is None:
+            continue
+        if stand_in.name not in planned:
+            planned[stand_in.name] = Planned(stand_in.name, stand_in)
+        stands_for = planned[stand_in.name].stands_for
+        if spec.name not in stands_for:  # two groups may have the same row
+            stands_for.append(spec.name)
     return list(planned.values())
 
 
@@ -125,7 +135,6 @@ def _parsed(name: str, scale: dict[str, Any]) -> Spec:
 
 
 def _check_samples(spec: Spec) -> None:
-
     info = DATASETS[spec.dataset]
     for key, most in (("train_samples", info.train_images), ("test_samples", info.test_images)):
         if getattr(spec, key) > most:

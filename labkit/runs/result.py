@@ -21,7 +21,7 @@ AGAIN = "train the row again to replace it"
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images. `after_s`: from the call that launched the run to the end of its evaluation."""
+    """One pass over the training images. `after_s`: seconds from the call that launched the run to the end of this epoch's evaluation."""
 
     epoch: int
     train_loss: float
@@ -31,9 +31,9 @@ class Epoch:
 
 @dataclass(frozen=True)
 class RankFigures:
-    """What one rank measured. `shard` (i, n): it trained part i of n of each step's images; None: a server.
+    """What one rank measured. `shard` (i, n): it trained part i of the n parts of each step's images; None for a server.
 
-    `images_timed` in `timed_s`: without the warm-up steps. `strategy`: what the strategy counted itself.
+    `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted.
     """
 
     rank: int
@@ -52,7 +52,7 @@ class RankFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A run that ended well: what ran, where, on what code, and what was measured.
+    """A run that ended well: what ran, on which machine, with which code, and what was measured.
 
     images_per_s    images trained per second by all ranks together, without warm-up steps and evaluation
     best_acc_pct    the best test accuracy after any epoch
@@ -119,8 +119,11 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class NoResult:
-    """A run that gave no result, or a file that cannot be read. status: failed, oom, incomplete, timeout, interrupted, running, or
-    unreadable; `reason` says why in a line, `detail` more (a rank's traceback, its last log lines)."""
+    """A run without a result, or a file that cannot be read.
+
+    status: failed, oom, incomplete, timeout, interrupted, running or unreadable. `reason`: the cause in one line. `detail`: more,
+    such as the traceback of a rank or its last log lines.
+    """
 
     name: str
     repeat: int
@@ -132,16 +135,18 @@ class NoResult:
 
     @classmethod
     def from_json(cls, content: Any, where: str | Path) -> NoResult:
-        """The outcome that an attempt.json tells. Raises Unreadable."""
-        keys = {one.name for one in dataclasses.fields(cls)}
-        return cls(
-            **checked({k: v for k, v in content.items() if k in keys} if isinstance(content, dict) else content, cls, where)
-        )
+        """The outcome in the content of an attempt.json. Raises Unreadable if a field is missing or has another type."""
+        if isinstance(content, dict):  # an attempt has more keys than we need
+            names = {one.name for one in dataclasses.fields(cls)}
+            content = {key: value for key, value in content.items() if key in names}
+        return cls(**checked(content, cls, where))
 
 
 def machine_of(facts: dict[str, Any]) -> Machine:
-    """The Machine that a JSON file tells."""
-    return Machine(**facts | {"cuda": tuple(facts["cuda"])}) if "cuda" in facts else Machine(**facts)
+    """The Machine from its facts in a JSON file. Raises TypeError for facts that a Machine does not have."""
+    if "cuda" in facts:
+        facts = facts | {"cuda": tuple(facts["cuda"])}
+    return Machine(**facts)
 
 
 Outcomes = dict[str, list[Result | NoResult]]  # by row name, one for each repeat
@@ -160,7 +165,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def checked(content: Any, shape: Any, where: str | Path) -> dict[str, Any]:
-    """The values of a dataclass, from plain data. Raises Unreadable unless each field is there and has its type."""
+    """The values for the dataclass `shape`, from plain data. Raises Unreadable unless every field is there and has its type."""
     if not isinstance(content, dict):
         raise Unreadable(f"{where}: holds {type(content).__name__}, where key: value pairs were expected; {AGAIN}")
     fields = {one.name: one for one in dataclasses.fields(shape) if one.metadata.get("in_file", True)}
@@ -176,6 +181,6 @@ def checked(content: Any, shape: Any, where: str | Path) -> dict[str, Any]:
 
 
 def read_result(path: Path) -> Result | None:
-    """The result in a file, or None if there is no file. Raises Unreadable; OSError if the file may not be read."""
+    """The result in a file, or None if there is no file. Raises Unreadable, or OSError without permission to read the file."""
     content = read_json(path)
     return None if content is None else Result.from_json(content, path)

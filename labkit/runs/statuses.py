@@ -1,4 +1,4 @@
-"""How each notebook of a batch ended: one small file beside each executed notebook."""
+"""How each notebook of a batch ended: a small JSON file next to each executed notebook."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from labkit.system.files import check_readable, read_json
 
 @dataclass
 class Status:
-    """How one notebook ended: ok, failed, timeout, kernel died, interrupted; or running. `inputs`: a digest of all that it
-    depends on. `kept`: an earlier call executed it."""
+    """How one notebook ended. status: ok, failed, timeout, kernel died, interrupted, or running.
+
+    `started_at`: Unix seconds. `inputs`: a digest of everything that the notebook depends on. `kept`: an earlier call executed it.
+    """
 
     notebook: str
     status: str
@@ -23,14 +25,16 @@ class Status:
 
 
 def read_statuses(label: str) -> list[Status]:
-    """How each notebook ended that was executed for a profile's folder, by number. One that says it is running while no batch
-    is, or that says nothing, was interrupted."""
+    """The status of each notebook that was executed for a profile's folder, sorted by number.
+
+    A notebook without a status, or with the status "running" while no batch runs, was interrupted.
+    """
     folder = runs_folder() / label / "notebooks"
     check_readable(folder)
-    found = []
+    statuses = []
     for name in sorted({path.name.partition(".")[0] for path in folder.glob("[0-9]*.*")}):
         status = Status(**(read_json(folder / f"{name}.status.json") or {"notebook": name, "status": "running"}))
         if status.status == "running" and not held(folder):
             status.status, status.reason = "interrupted", "the batch ended before the notebook did"
-        found.append(status)
-    return found
+        statuses.append(status)
+    return statuses

@@ -1,10 +1,10 @@
-"""run(): from names to results. Plans the rows, skips what is done, trains the rest, keeps every result in a folder.
+"""Trains the rows of a plan: skips rows with a valid result, trains the others, and keeps every result in a folder.
 
-    runs/<profile>/<row>/<repeat>/result.json     what was measured, with all that it depends on; written once, atomically
-                                 /attempt.json    the last try that gave no result: why, or still running
+    runs/<profile>/<row>/<repeat>/result.json     what was measured, and everything that it depends on
+                                 /attempt.json    the last attempt without a result: the reason, or "running"
                                  /logs /events    of each rank
 
-Values that `overrides` set on top of the profile stand in the folder's name: runs/quick+epochs=1/...
+Overrides that change the profile are part of the folder's name: runs/quick+epochs=1/...
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ OnProgress = Callable[[Planned, int, list[dict[str, Any]]], None]
 def get_ready(
     rows: Any, profile: str, repeats: int = 1, fresh: bool | float = False, overrides: dict[str, Any] | None = None
 ) -> Plan:
-    """The plan of what is asked for; and if anything of it is to be trained, the fork server on its way, importing torch.
+    """The plan for these rows. If a row must be trained, this also starts the fork server, which begins to import torch.
 
-    Raises SpecError before any process starts.
+    `fresh`: see `labkit.run`. Raises SpecError before any process starts.
     """
     from labkit.processes.fork_server import warm
 
@@ -46,7 +46,8 @@ def get_ready(
 def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: OnProgress | None = None) -> Outcomes:
     """Train every row of a plan that this machine can run, and return the outcomes of its repeats by row name.
 
-    Repeats are interleaved: every row once, then every row again, so that a slow minute of the machine hits all alike.
+    Repeats are interleaved: every row once, then every row again. So if the machine is slow for a minute, all rows are affected
+    alike. Raises KeyboardInterrupt if a run was interrupted; OSError if a folder cannot be used.
     """
     outcomes: Outcomes = {row.name: [] for row in planned}
     for repeat in range(1, repeats + 1):
@@ -55,14 +56,14 @@ def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: On
                 continue
             notify = functools.partial(on_progress, row, repeat) if on_progress else None
             outcome = run_once(row.spec, planned.label, repeat, fresh, notify)
-            if outcome.status == "interrupted":  # somebody ends our processes: start no others
+            if outcome.status == "interrupted":  # somebody ends our processes, so start no more
                 raise KeyboardInterrupt(outcome.reason)
             outcomes[row.name].append(outcome)
     return outcomes
 
 
 def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> Result | NoResult:
-    """One run of a fitted Spec, or its kept result if that still holds."""
+    """One run of a Spec that fits this machine, or its kept result if that is still valid. `fresh`: see `labkit.run`."""
     from labkit.data.datasets import prepare
     from labkit.processes.fork_server import warm
 
@@ -73,7 +74,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
     with claimed(folder):
         clear_abandoned()
         data_folder = prepare(spec.dataset)
-        warm(wait=True)  # the first row of a session must not pay for what the others find ready
+        warm(wait=True)  # else the first row of a session would also measure the start of the fork server
         began = time.monotonic()
         attempt = opening(spec, label, repeat, folder, time.time())
         try:
@@ -89,7 +90,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
 
 
 def kept_result(folder: Path, spec: Spec) -> Result | None:
-    """The result in a run's folder, if it would be measured under the same conditions now. One that cannot be read is none."""
+    """The result in a run's folder if it is valid: its conditions are those of now (see `conditions`), and its file can be read. Else None."""
     if read_kept(folder / "result.json", conditions(spec)) is None:
         return None
     try:
@@ -99,7 +100,7 @@ def kept_result(folder: Path, spec: Spec) -> Result | None:
 
 
 def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress) -> dict[str, Any]:
-    """Start the ranks, and boil down what they return; or the status and the reason why there is nothing."""
+    """Start the ranks, and combine what they return (see `figures`); if the run failed: its status, reason, detail and rank."""
     from labkit.engine.job import Job
     from labkit.processes.diagnose import RunFailed
     from labkit.processes.launch import launch
@@ -121,7 +122,7 @@ def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress
 
 
 def figures(ranks: list[dict[str, Any]], began: float) -> dict[str, Any]:
-    """The figures of a row from those of its ranks. `began`: when it was called, on the clock of the ranks (monotonic).
+    """The figures of a row, from the figures of its ranks. `began`: when the run was called, on the ranks' monotonic clock (s).
 
     Images/s: ranks that share a shard (pipeline stages) count once, the others add up. Memory: the rank that needed
     most. Times: the rank that took longest. Accuracy and loss are equal on all ranks already.

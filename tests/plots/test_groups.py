@@ -15,7 +15,7 @@ from labkit.plots import overviews as plots
 from labkit.plots import style as looks
 from labkit.plots.groups import group_figure, spread
 from labkit.plots.lessons import accuracy_figure, comparison_figure, factor_ladder, staleness_figure
-from labkit.results.verdict import besides
+from labkit.results.verdict import match_rows
 from labkit.rows import params
 from labkit.rows.fields import SpecError
 from tests.drawings.test_gallery import legible, words_of
@@ -103,7 +103,7 @@ def test_a_published_nccl_figure_says_so_and_unlike_pairs_are_not_compared():
     rows = of_group_1()
     assert [(row.name, row.stands_for) for row in rows] == [(SINGLE.format(256), ()), (DDP, (NCCL,))]
     assert "0.37" in words(group_figure(params.group(1), rows_now()))  # published on Gloo, so nothing is marked
-    for one in besides(params.group(1), rows):
+    for one in match_rows(params.group(1), rows):
         assert one.nccl == ""
 
 
@@ -212,7 +212,7 @@ def test_figures_are_drawn_without_pyplot():
     assert isinstance(figure.canvas, FigureCanvasAgg) or type(figure.canvas).__name__ == "FigureCanvasBase"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert group_plots.curve(results_now()[SINGLE.format(256)])[0] == [3.0, 6.0, 9.0]
+        assert group_plots.accuracy_over_time(results_now()[SINGLE.format(256)])[0] == [3.0, 6.0, 9.0]
 
 
 def test_plots_leave_pyplot_alone():
