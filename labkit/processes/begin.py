@@ -27,7 +27,7 @@ def begin(job: Job, rank: int) -> None:
     """What a rank is forked for. Leaves rank<r>.json (what the target returned) or rank<r>.error.json, never both."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what an interrupt means, and ends us
     end_with_parent(IMPORTED_BY if os.getpid() != IMPORTED_BY else None)
-    log = open(job.folder / f"logs/rank{rank}.log", "a", buffering=1, errors="backslashreplace")  # noqa: SIM115 - for life
+    log = open(job.folder / f"logs/rank{rank}.log", "a", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - for life
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log

@@ -145,7 +145,7 @@ def _failed(what: str) -> RunFailed:
 def _last_words() -> str:
     """The last line that the fork server wrote."""
     log = own_folder() / "fork_server.log"
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1] if lines else ""
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import psutil
 
 
-class Unreadable(ValueError):
+class Unreadable(OSError):
     """A file whose content cannot be used. The message names the file, what is wrong with it, and the remedy."""
 
 

@@ -44,5 +44,5 @@ def test_scratch_of_a_killed_launcher(runs: Path) -> None:
 
 def test_the_next_run_clears(runs: Path) -> None:
     other = left(runs / "tiny/a_row/1")
-    assert run_once(SMALL.but(strategy="single", world_size=1, backend="auto"), "tiny")["status"] == "ok"
+    assert run_once(SMALL.but(strategy="single", world_size=1, backend="auto"), "tiny").status == "ok"
     assert not (other / "scratch").exists()

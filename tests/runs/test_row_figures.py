@@ -69,7 +69,7 @@ def test_the_whole_time_is_from_the_call_to_the_end(tmp_path, monkeypatch, statu
     monkeypatch.setattr(folders, "time", clock)
     folders.write_json(tmp_path / "attempt.json", {"status": "running"})
     folders.write_json(tmp_path / "result.json", {"status": "ok", "of": "before"})
-    folders.keep(tmp_path, {"status": status, "started_at": BEGAN + 4.0, "train_s": 3.0})
+    folders.keep(tmp_path, {"status": status, "started_at": BEGAN + 4.0, "train_s": 3.0}, began=clock.monotonic() - 21.0)
     result, attempt = (folders.read_json(tmp_path / name) for name in ("result.json", "attempt.json"))
     told = {"status": status, "started_at": BEGAN + 4.0, "train_s": 3.0, "total_time_s": 21.0}
     assert (result, attempt) == ((told, None) if status == "ok" else ({"status": "ok", "of": "before"}, told))
@@ -93,7 +93,7 @@ def test_a_row_begins_when_all_is_ready_and_ends_when_it_is_kept(tmp_path, monke
     monkeypatch.setattr(runs, "train", train)
     monkeypatch.setattr(fork_server, "warm", lambda *_, **__: wait(50.0))
     outcome = run_once(plan("single_gpu_resnet18_bs128_cacheTrue_ampFalse", "tiny").rows[0].spec, "tiny")
-    assert (outcome.started_at, outcome.total_time_s) == (BEGAN + 150.0, 7.0) and called_at == [BEGAN + 150.0]
+    assert (outcome.started_at, outcome.total_time_s) == (BEGAN + 150.0, 7.0) and called_at == [150.0]
 
 
 def test_parts_of_the_whole_time_are_the_slowest_ranks(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from labkit.processes.launch import in_a_rank
-from labkit.system import paths
+from labkit.system import places as paths
 from labkit.system.places import helper_path
 from tests.helpers.batch_notebooks import GIVEN, write_notebook
 from tests.helpers.command_line import SINGLE

@@ -15,6 +15,7 @@ from labkit.report.view import Found, view
 from labkit.rows.spec import Spec
 from labkit.runs import train
 from labkit.runs.folders import conditions
+from tests.runs.test_row_figures import rank
 from labkit.system.tuning import FAMILIES, outside_settings, settings_mark
 from tests.helpers.made_up import CPU, put, use, written
 
@@ -85,7 +86,7 @@ def test_a_result_under_other_settings_is_trained_again(monkeypatch: pytest.Monk
 
     def pretend(spec: Spec, folder: Any, data: Any, called_at: float, on_progress: Any) -> dict[str, Any]:
         trained.append(dict(outside_settings()))
-        return {"status": "ok"}
+        return train.figures([rank(0, [0, 1], 100.0)], called_at)
 
     monkeypatch.setattr(train, "train", pretend)
     monkeypatch.setattr("labkit.processes.fork_server.warm", lambda wait=False: None)
