@@ -1,7 +1,6 @@
-"""The command line: reads words, prints words. What it says comes from `runs`, `results`, `batch`, `report`, `doctor`,
-`bench`, and is set by `terminal`.
+"""The command line: it reads arguments, calls the other packages, and prints with `terminal`.
 
-Heavy imports (torch, pandas) stand inside the commands, so that `labkit --help` answers at once.
+The imports inside the commands keep `labkit --help` fast.
 """
 
 from __future__ import annotations
@@ -19,39 +18,40 @@ from labkit.processes.diagnose import RunFailed
 from labkit.rows.fields import SpecError
 from labkit.terminal import (
     WORDS,
-    as_told,
+    for_print,
     notebook_bar,
     print_all_letters,
     print_json,
+    print_message,
+    print_results,
+    print_table,
     read_numbers,
     read_sets,
-    say,
-    show,
-    show_figures,
+    run_bar,
 )
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
-Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # which typer reads from the command line
+Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # typer offers these values
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True)
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of rows, numbers of groups, or all.")]
-Profile = Annotated[str, typer.Option("--profile", "-p", metavar="P", help="How big: quick, classroom or reference.")]
+Profile = Annotated[str, typer.Option("--profile", "-p", metavar="P", help="The scale: quick, classroom or reference.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of Spec; can be repeated.")]
 Repeats = Annotated[int, typer.Option(metavar="N", help="Train each row N times, and show medians.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what already has a result.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout, and nothing else.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again rows that already have a valid result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else.")]
 Only = Annotated[str, typer.Option(metavar="N,N", help="Only the notebooks of these numbers.")]
 Lang = Annotated[Language, typer.Option(help="Languages of the report.")]
 Deadline = Annotated[float | None, typer.Option(metavar="S", help="End a notebook after S seconds.")]
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report lies, if not in the repository.")]
-Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="How often each side is run, in turns.")]
+Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="Number of runs of each side; the sides take turns.")]
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
-    """Train every row of a report on distributed training, and see what was measured.
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Train the rows of a report on distributed training, and print what was measured.
 
-    Exit codes: 0 every row has a result; 1 a run failed; 2 bad input; 3 a row asked for by name needs what this machine
-    lacks; 130 interrupted. Results are kept in runs/, or in the folder that LABKIT_RUNS names.
+    Exit codes: 0 every row has a result; 1 a run failed; 2 bad input; 3 this machine cannot run a row that was asked for by name;
+    130 interrupted. Results are kept in runs/, or in the folder that LABKIT_RUNS names.
     """
     if version:
         print("labkit", labkit.__version__)
@@ -59,7 +59,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Show the versio
 
 @app.command()
 def rows(profile: Profile = "quick", as_json: Json = False) -> None:
-    """List every row, its groups, and what becomes of it on this machine.
+    """List every row, its groups, and whether it runs on this machine.
 
     \b
     labkit rows --profile classroom --json
@@ -68,26 +68,26 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
     from labkit.rows import params
     from labkit.runs.plan import plan
 
-    lines = {line["name"]: line for line in map(as_told, kept_lines(plan("all", profile)))}
+    lines = {line["name"]: line for line in map(for_print, kept_lines(plan("all", profile)))}
     for name, line in lines.items():
         line["groups"] = [group.number for group in params.groups() if name in group.rows]
         line["runs_as"] = next((twin for twin, other in lines.items() if name in other["stands_for"]), None)
-    found = [lines[name] for name in params.all_names()]
+    ordered = [lines[name] for name in params.all_names()]
     if as_json:
-        return print_json(found)
-    for line in found:
+        return print_json(ordered)
+    for line in ordered:
         here = {"ok": "has a result", "not run": "runs here", "needs": line["reason"]}
         last_time = f"runs here; last time: {WORDS.get(line['status'], line['status'])}"
         line["here"] = f"runs as {line['runs_as']}" if line["runs_as"] else here.get(line["status"], last_time)
         line["groups"] = ", ".join(map(str, line["groups"]))
-    show(found, {"name": "row", "groups": "groups", "batch_size": "batch size", "here": "on this machine"})
+    print_table(ordered, {"name": "row", "groups": "groups", "batch_size": "batch size", "here": "on this machine"})
 
 
 @app.command()
 def run(
     names: Names, profile: Profile = "quick", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False, as_json: Json = False
 ) -> None:
-    """Train rows. What already has a result is shown, and not trained again.
+    """Train rows. A row that already has a valid result is shown, and not trained again.
 
     \b
     labkit run 4                                              the rows of group 4
@@ -101,30 +101,30 @@ def run(
     if as_json:
         print_json(lines)
     else:
-        show_figures(lines, ["name", "images_per_s", "best_acc_pct", "max_mem_mib", "startup_s", "total_time_s"])
+        print_results(lines, ["name", "images_per_s", "best_acc_pct", "max_mem_mib", "startup_s", "total_time_s"])
     plans = [plan(name, profile, read_sets(sets)) for name in names]
     lacking = [planned.rows[0] for planned in plans if not planned.runnable]
     for row in lacking:
-        say(f"{row.name} {row.reason}")
+        print_message(f"{row.name} {row.reason}")
     finish(lines, NEEDS if lacking else 0)
 
 
 @app.command()
 def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) -> None:
-    """Show what has been measured, in the form of the published table. Trains nothing.
+    """Print the results so far, in the form of the published table. Trains nothing.
 
     \b
     labkit table --profile classroom
-    labkit table --set epochs=2          what was run with the same --set
+    labkit table --set epochs=2          results of runs with the same --set
     """
     from labkit.results.table import kept_lines
     from labkit.runs.plan import plan
 
-    lines = [as_told(line) for line in kept_lines(plan("all", profile, read_sets(sets)))]
+    lines = [for_print(line) for line in kept_lines(plan("all", profile, read_sets(sets)))]
     lines.sort(key=lambda line: -(line["images_per_s"] or 0))
     if as_json:
         return print_json(lines)
-    show_figures(lines, ["name", "model", "batch_size", "best_acc_pct", "images_per_s", "max_mem_mib", "total_time_s"])
+    print_results(lines, ["name", "model", "batch_size", "best_acc_pct", "images_per_s", "max_mem_mib", "total_time_s"])
 
 
 @app.command()
@@ -156,14 +156,14 @@ def report(
     try:
         print(*write_report(profile, overrides, path, languages=languages), sep="\n")
     except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
-        say(error)
+        print_message(error)
         unwritten = True
     new, wall_s = batch.results_since(before), time.monotonic() - began
     trained, tested = (f"{100 * sum(getattr(result, key) for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
     rows = "all" if numbers is None else [group.number for group in params.groups() if group.number in numbers]
-    lines = [as_told(line) for line in kept_lines(plan(rows, profile, overrides))] if rows else []
-    show_figures([line for line in lines if line["status"] not in ("ok", "needs")], [])
+    lines = [for_print(line) for line in kept_lines(plan(rows, profile, overrides))] if rows else []
+    print_results([line for line in lines if line["status"] not in ("ok", "needs")], [])
     failed = [status for status in statuses if status.status != "ok"]
     for status in failed:
         print(f"notebook {status.notebook}: {status.status}: {status.reason}")
@@ -187,7 +187,7 @@ def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None) 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine: what could spoil a run, and what to do about it. Exit code 1 if something would."""
+    """Check this machine for problems that could disturb a run, and print what to do. Exit code 1 if there is a problem."""
     from labkit.probes import doctor
 
     findings = doctor.examine()
@@ -197,61 +197,40 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None, pairs: Pairs = 5) -> None:
-    """Measure what the lab itself costs and saves, beside plain PyTorch. Takes minutes, and wants a quiet machine."""
+    """Measure how much time the lab costs and saves, compared with plain PyTorch. Takes minutes; let nothing else run meanwhile."""
     from labkit.probes import bench
 
     bench.main(names or [], pairs)
 
 
 def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
-    """Run rows, and tell on stderr how far they are: by a bar on a terminal, elsewhere by a line when a run starts."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn
-
-    from labkit.data import datasets
+    """Train rows, and show progress on stderr. Returns table lines (see `for_print`)."""
     from labkit.results.table import lines_of
     from labkit.runs.train import get_ready, train_rows
 
     planned = get_ready(names, profile, repeats, fresh, overrides)
-    queue = [row.name for row in planned.runnable]
-
-    console, said = Console(stderr=True), set()
-    columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def on_progress(row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
-            done, total, spec = (repeat - 1) * len(queue) + queue.index(row.name), repeats * len(queue), row.spec
-            if not console.is_terminal and done not in said:
-                said.add(done)
-                say(f"run {done + 1} of {total}: {row.name}")
-            steps = (spec.train_samples or datasets.DATASETS[spec.dataset].train_images) // spec.images_per_step
-            epoch, step = events[0]["epoch"], events[0]["step"]
-            loss = next((f", loss {e['loss']:.3f}" for e in events if e["loss"] is not None), "")
-            where = f"{done + 1} of {total}: epoch {epoch + 1} of {spec.epochs}, step {step + 1} of {steps}{loss}"
-            part = (epoch + step / steps) / spec.epochs
-            bar.update(task, total=total, completed=done + part, description=f"{where}\n{row.name}")
-
+    with run_bar([row.name for row in planned.runnable], repeats) as on_progress:
         outcomes = train_rows(planned, repeats, fresh, on_progress)
-    return [as_told(line) for line in lines_of(planned, outcomes)]
+    return [for_print(line) for line in lines_of(planned, outcomes)]
 
 
 def finish(lines: list[dict[str, Any]], code: int = 0) -> None:
+    """End the command with exit code FAILED if a run failed, else with `code`."""
     raise typer.Exit(FAILED if any(line["status"] not in ("ok", "needs") for line in lines) else code)
 
 
 def main() -> None:
-    """Run the command line. What goes wrong becomes one line on stderr and an exit code, not a traceback."""
+    """Run the command line. An error becomes one line on stderr and an exit code, not a traceback."""
     print_all_letters()
     try:
         app(prog_name="labkit")
     except (SpecError, OSError) as error:
-        say(error)
+        print_message(error)
         sys.exit(BAD_INPUT if isinstance(error, SpecError) else FAILED)
     except RunFailed as failed:  # not of a row, which would be told with its status: the fork server could not start
-        say(failed.reason)
+        print_message(failed.reason)
         sys.exit(FAILED)
     except SystemExit as left:
         if left.code == INTERRUPTED:
-            say("interrupted; finished runs are kept, and the same command goes on after them")
+            print_message("interrupted; finished runs are kept, and the same command continues after them")
         raise

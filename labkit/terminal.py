@@ -1,5 +1,7 @@
-"""What the command line prints: results as tables, on a terminal and elsewhere; progress on stderr. And how it reads the values
-of its options. Loads nothing heavy."""
+"""What the command line prints (tables on stdout, progress and messages on stderr), and how it reads the values of its options.
+
+Imports neither torch nor pandas.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from labkit.results.metrics import METRICS, memory_is
+from labkit.rows.catalog import DATASETS
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec, read_text_value
 
@@ -18,7 +21,7 @@ WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet
 
 
 def read_sets(texts: list[str] | None) -> dict[str, Any]:
-    """What `--set key=value` sets, by key. Raises SpecError for a key that is set twice."""
+    """The values of `--set key=value`, by key. Raises SpecError for an unknown key, a bad value, and a key that is set twice."""
     pairs = [text.partition("=") for text in texts or []]
     keys = [key for key, _, _ in pairs]
     if twice := {key for key in keys if keys.count(key) > 1}:
@@ -27,7 +30,7 @@ def read_sets(texts: list[str] | None) -> dict[str, Any]:
 
 
 def read_numbers(text: str) -> list[int] | None:
-    """`4,10` as numbers; nothing: None."""
+    """The numbers in a text such as `4,10`; None for an empty text. Raises SpecError for anything that is not a number."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     for word in words:
         if not word.isdecimal():
@@ -35,20 +38,21 @@ def read_numbers(text: str) -> list[int] | None:
     return [int(word) for word in words] or None
 
 
-def as_told(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of results.table as the command line tells it: with model and batch size, and None for what says nothing."""
+def for_print(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of results.table as the command line prints it: with model and batch size, and with None for values without a meaning."""
     spec = Spec.parse(line["name"])
     return line | {
         "model": spec.model,
         "batch_size": spec.batch_size,
         "reason": line["reason"] or None,
-        "backend": None if line["backend"] == "auto" else line["backend"],  # one process: nothing is sent
+        "backend": None if line["backend"] == "auto" else line["backend"],  # one process sends no messages
         "images_per_s": line["images_per_s"] or None,  # 0: all steps were warm-up, none was timed
         "run_dir": None if line["status"] == "not run" else line["run_dir"],
     }
 
 
 def print_json(lines: Any) -> None:
+    """Print one JSON object for each line (a dict) on stdout. Raises ValueError for NaN or infinity."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     for line in lines:
         print(json.dumps(line, ensure_ascii=not utf8, allow_nan=False))
@@ -61,8 +65,8 @@ def print_all_letters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def show(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
-    """A table of these keys. Where there is no terminal, no cell is broken."""
+def print_table(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
+    """Print a table on stdout. `headings`: {key of the lines: heading of its column}. Without a terminal, no cell is broken into lines."""
     from rich import box, console, table
 
     out, grid = console.Console(markup=False, highlight=False), table.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -72,54 +76,102 @@ def show(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
         heading = heading if out.is_terminal else heading.replace("\n", " ")
         grid.add_column(heading, justify=side, overflow="fold", no_wrap=not out.is_terminal)
     for line in lines:
-        cells = [line[key] for key in headings]
-        grid.add_row(*("–" if cell is None else f"{cell:,.1f}" if isinstance(cell, float) else str(cell) for cell in cells))
+        grid.add_row(*(cell_text(line[key]) for key in headings))
     out.print(grid)
 
 
-def show_figures(lines: list[dict[str, Any]], keys: list[str]) -> None:
-    """What was measured as a table, and below it in words what was not, and why."""
+def cell_text(value: Any) -> str:
+    """The text of a cell: "–" for None, one digit after the point for floats."""
+    if value is None:
+        return "–"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+
+def print_results(lines: list[dict[str, Any]], keys: list[str]) -> None:
+    """Print a table of the rows that were measured (columns: `keys`), and below it a line for each other row, with the reason."""
     memory = memory_is(line["device"] for line in lines if line["device"])
     headings = {"name": "experiment", "model": "model", "batch_size": "batch size"}
     headings |= {metric.key: metric.heading["en"] for metric in METRICS}
     headings["max_mem_mib"] += f"; {memory}"
     if keys and (measured := [line for line in lines if line["best_acc_pct"] is not None]):
-        show(measured, {key: headings[key] for key in keys})
+        print_table(measured, {key: headings[key] for key in keys})
     for line in lines:
         if line["status"] != "ok":
-            status = [] if line["status"] == "needs" else [WORDS.get(line["status"], line["status"])]
-            print(": ".join([line["name"], *status, *([line["reason"]] if line["reason"] else [])]))
+            words = [line["name"]]
+            if line["status"] != "needs":
+                words.append(WORDS.get(line["status"], line["status"]))
+            if line["reason"]:
+                words.append(line["reason"])
+            print(": ".join(words))
 
 
-def say(text: object) -> None:
+def print_message(text: object) -> None:
+    """Print a message as one line on stderr."""
     print("labkit:", *str(text).split(), file=sys.stderr)
 
 
 @contextmanager
+def run_bar(names: list[str], repeats: int) -> Iterator[Callable[[Any, int, list[dict[str, Any]]], None]]:
+    """Gives the `on_progress` of `labkit.run`, and shows progress on stderr meanwhile: a bar on a terminal, else a line when a run starts.
+
+    `names`: the rows that are trained, in order; each is trained `repeats` times.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn
+
+    console, announced = Console(stderr=True), set()
+    columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar_task = bar.add_task("starting", total=None)
+
+        def on_progress(row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
+            done, total, spec = (repeat - 1) * len(names) + names.index(row.name), repeats * len(names), row.spec
+            if not console.is_terminal and done not in announced:
+                announced.add(done)
+                print_message(f"run {done + 1} of {total}: {row.name}")
+            steps = (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step
+            epoch, step = events[0]["epoch"], events[0]["step"]
+            where = f"{done + 1} of {total}: epoch {epoch + 1} of {spec.epochs}, step {step + 1} of {steps}"
+            losses = [event["loss"] for event in events if event["loss"] is not None]
+            if losses:
+                where += f", loss {losses[0]:.3f}"
+            part = (epoch + step / steps) / spec.epochs
+            bar.update(bar_task, total=total, completed=done + part, description=f"{where}\n{row.name}")
+
+        yield on_progress
+
+
+@contextmanager
 def notebook_bar(names: list[str]) -> Iterator[Callable[[Any, dict[str, Any]], None]]:
-    """What to give `labkit.batch.batch.run_notebooks` as `on_progress`: a bar on a terminal, a line on stderr when a notebook ends, and
-    where there is no terminal also when it begins."""
+    """Gives the `on_progress` of `labkit.batch.batch.run_notebooks`, and shows progress on stderr meanwhile.
+
+    On a terminal: a bar, and a line when a notebook ends. Elsewhere: a line when a notebook begins, and one when it ends.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
     console, begun = Console(stderr=True), set()
     columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("starting", total=len(names))
+        bar_task = bar.add_task("starting", total=len(names))
 
         def on_progress(task: Any, event: dict[str, Any]) -> None:
             name = task.notebook.name
             done = names.index(name)
             where = f"notebook {done + 1} of {len(names)}: {name}"
             if "status" in event:
-                told = "ok, and still valid" if event["kept"] else event["status"]
-                line = " ".join(f"labkit: {where}: {told}{': ' if event['reason'] else ''}{event['reason']}".split())
+                line = f"labkit: {where}: {'ok, and still valid' if event['kept'] else event['status']}"
+                if event["reason"]:
+                    line += f": {event['reason']}"
+                line = " ".join(line.split())
                 bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             elif name not in begun and not console.is_terminal:
-                say(where)
+                print_message(where)
             begun.add(name)
             if "cell" in event:
-                told = f"{where}, cell {event['cell']} of {event['cells']}" + (f"\n{event['row']}" if event["row"] else "")
-                bar.update(shown, completed=done + event["cell"] / event["cells"], description=told)
+                text = f"{where}, cell {event['cell']} of {event['cells']}"
+                if event["row"]:
+                    text += f"\n{event['row']}"
+                bar.update(bar_task, completed=done + event["cell"] / event["cells"], description=text)
 
         yield on_progress

@@ -39,7 +39,7 @@ from labkit.runs.train import figures
 from labkit.system.files import refuse_links
 from labkit.system.lifeline import end_with_parent
 from labkit.system.machine import this_machine
-from labkit.terminal import print_all_letters, read_sets, say
+from labkit.terminal import print_all_letters, print_message, read_sets
 
 GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -170,7 +170,7 @@ def main(
         check_environment()
         train(name, profile, read_sets(set_), repeat)
     except (SpecError, Needs, OSError) as error:
-        say(error)
+        print_message(error)
         raise typer.Exit(1 if isinstance(error, OSError) else 2) from None
 
 

@@ -1,6 +1,7 @@
-"""What a notebook cell shows: a picture, a text, a table. Each has a plain-text twin, for a terminal and for a reader.
+"""What a notebook cell shows: a picture, a text, a table. Each also has a plain text, for terminals and for screen readers.
 
-No pyplot (widgets call back on other threads), no scripts, nothing from the network: what is shown is what is saved.
+Without pyplot (callbacks of widgets run on other threads), without scripts, and without anything from the network, so that a saved
+notebook shows the same.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Bundle = dict[str, Any]
 
 @dataclass(frozen=True)
 class Text:
-    """Markdown."""
+    """A text in Markdown."""
 
     markdown: str
 
@@ -29,7 +30,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Html:
-    """HTML, and the same in words."""
+    """HTML, and its content as plain text."""
 
     html: str = field(repr=False)
     text: str
@@ -43,7 +44,7 @@ class Html:
 
 @dataclass(frozen=True)
 class Picture:
-    """A matplotlib figure made without pyplot, and what it shows in a sentence."""
+    """A matplotlib figure made without pyplot, and a sentence that says what it shows."""
 
     figure: Any = field(repr=False)
     alt: str
@@ -61,7 +62,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: `lines` are dicts, `headings` say which of their keys are shown, in which order, and under which name."""
+    """A table. `lines`: one dict for each line. `headings`: {key of the lines: heading of its column}, in the order of the columns."""
 
     lines: list[dict[str, Any]] = field(repr=False)
     headings: dict[str, str] = field(repr=False)
@@ -71,16 +72,19 @@ class Grid:
         return {"text/html": self.html(), "text/plain": str(self)}
 
     def html(self) -> str:
+        """The table as HTML. Columns with numbers are aligned at the right."""
         numeric = {key for key in self.headings if any(isinstance(line.get(key), (int, float)) for line in self.lines)}
 
         def cell(tag: str, key: str, value: Any) -> str:
             align = "right" if key in numeric else "left"
-            shown, wrap = told(value), "nowrap"  # a figure is never broken into lines,
-            if len(shown) > 30:  # a sentence is between words, and a row's name after its underscores
+            plain = cell_text(value)
+            if len(plain) > 30:  # sentences break between words, names of rows after an underscore
                 wrap = "normal;min-width:16em;overflow-wrap:anywhere"
             elif tag == "th":
                 wrap = "normal"
-            text = html.escape(shown).replace("_", "_<wbr>")
+            else:  # a number is never broken into two lines
+                wrap = "nowrap"
+            text = html.escape(plain).replace("_", "_<wbr>")
             return f'<{tag} style="text-align:{align};padding:2px 10px;white-space:{wrap}">{text}</{tag}>'
 
         head = "".join(cell("th", key, heading) for key, heading in self.headings.items())
@@ -89,29 +93,34 @@ class Grid:
         return f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}</div>'
 
     def __str__(self) -> str:
-        """Every cell to the right of its column. (Not by pandas, whose import takes longer than all tables of a notebook.)"""
-        columns = [[heading, *(told(line.get(key)) for line in self.lines)] for key, heading in self.headings.items()]
+        """The table as plain text, every column aligned at the right. Without pandas: its import takes longer than all tables of a notebook."""
+        columns = [[heading, *(cell_text(line.get(key)) for line in self.lines)] for key, heading in self.headings.items()]
         padded = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns]
-        return "\n".join(["  ".join(row) for row in zip(*padded, strict=True)] + [self.note] * bool(self.note))
+        lines = ["  ".join(row) for row in zip(*padded, strict=True)]
+        if self.note:
+            lines.append(self.note)
+        return "\n".join(lines)
 
 
-def told(value: Any) -> str:
-    """A cell's words: numbers with three or four digits that count, a dash for nothing."""
+def cell_text(value: Any) -> str:
+    """The text of a cell: numbers with three or four significant digits, "–" for None and NaN, yes or no for booleans."""
     if value is None or value != value:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"
     return str(value)
 
 
 def say(*cases: tuple[Any, str] | str) -> Text:
-    """The first text whose condition holds: what a notebook says is chosen by what was measured, not written beforehand.
+    """The text of the first case whose condition is true, so that measured figures choose what a notebook says.
 
-    A case is (condition, text), or at the end a text for every other outcome. A condition of None means that the figure
-    is not there (a row that did not run): the case is passed over, and so is the text for every other outcome, since
-    nothing was measured that it could be chosen by.
+    A case is (condition, text). The last case may be a text alone, for every other outcome. A condition is None if a figure that
+    it needs is missing, because a row did not run. Such a case is skipped, and then the text for every other outcome is not used
+    either; the result says that this was not measured. Raises ValueError if no case fits.
     """
     unmeasured = False
     for case in cases:
@@ -121,31 +130,39 @@ def say(*cases: tuple[Any, str] | str) -> Text:
         elif condition:
             return Text(text)
     if unmeasured:
-        return Text("*Not measured here: a row that this sentence needs did not run on this machine.*")
-    raise ValueError("say: no case holds; end with a text for every other outcome")
+        return Text("*Not measured here: this sentence needs a row that did not run on this machine.*")
+    raise ValueError("say: no condition is true; add a last text for every other outcome")
 
 
 def tell(ratio: float | None, *, more: str, less: str, same: str, within: float = 0.05) -> Text:
-    """One of three texts, by how a ratio stands to 1: beyond 1 + within, below 1 / (1 + within), or the same.
+    """One of three texts: `more` if the ratio is above 1 + within, `less` if it is below 1 / (1 + within), else `same`.
 
-    In the texts, {times} is the ratio and {percent} how far it is from 1. None: a row that is needed did not run here.
+    In the texts, {times} becomes the ratio and {percent} its distance from 1. A ratio of None means that a row that is needed did
+    not run here; the result says so.
     """
     if ratio is None:
         return say((None, ""))
-    text = more if ratio > 1 + within else less if ratio < 1 / (1 + within) else same
+    if ratio > 1 + within:
+        text = more
+    elif ratio < 1 / (1 + within):
+        text = less
+    else:
+        text = same
     return Text(text.format(times=f"{ratio:.2f}", percent=f"{100 * abs(ratio - 1):.0f} %"))
 
 
 def over(one: float | None, other: float | None) -> float | None:
-    """one / other, or None where either is missing."""
+    """one / other; None if either is None, or if `other` is 0."""
     return one / other if one is not None and other else None
 
 
 def interactive() -> bool:
-    """Is somebody there to press a button? Jupyter's server names the session to its kernels; papermill has none. But a papermill
-    that was started from a cell has inherited that cell's, and its kernel from it: then the parent process has the same.
+    """Can somebody press a button? True in a kernel that a Jupyter server started, False under papermill.
 
-    LABKIT_WIDGETS=0 or 1 decides otherwise.
+    The server names its session to its kernels. A papermill that was started from a cell inherits the name, and so does its
+    kernel: then the parent process has the same name.
+
+    The environment variable LABKIT_WIDGETS=0 or 1 overrides this.
     """
     asked, session = os.environ.get("LABKIT_WIDGETS"), os.environ.get("JPY_SESSION_NAME")
     if asked in ("0", "1"):

@@ -1,4 +1,4 @@
-"""What the notebooks show besides tables: drawings, and figures of results and of probes, each with a sentence for who cannot see it."""
+"""Drawings, and figures of results and of probes, for notebooks. Each has a sentence that says what it shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labkit.results.metrics import METRIC
 
 
 def drawing(name: str) -> Picture:
-    """A drawing of how something works (`labkit.drawings.gallery` has them all). Raises SpecError for an unknown name."""
+    """A drawing that explains something; `labkit.drawings.gallery` lists the names. Raises SpecError for an unknown name."""
     from labkit.system.fonts import check_backend
 
     check_backend()
@@ -20,7 +20,7 @@ def drawing(name: str) -> Picture:
 
 
 def networks() -> Grid:
-    """Parameters, bytes of gradients and work of the three networks at the published size, computed from `labkit.engine.models`."""
+    """Parameters, MiB of gradients, and multiply-adds of the three networks at the published size, computed from `labkit.engine.models`."""
     from labkit.drawings.models import NETWORKS
     from labkit.processes.launch import in_a_rank
 
@@ -34,42 +34,42 @@ def networks() -> Grid:
 
 
 def check_machine() -> Grid:
-    """What of this machine could spoil a run, and what to do about it: `labkit doctor` as a table."""
+    """Problems of this machine that could disturb a run, and what to do about them: `labkit doctor` as a table."""
     from labkit.probes.doctor import examine
 
     return Grid(
-        [vars(finding) for finding in examine()], {"level": "", "what": "looked at", "text": "found", "remedy": "what to do"}
+        [vars(finding) for finding in examine()], {"level": "", "what": "checked", "text": "result", "remedy": "what to do"}
     )
 
 
 def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
-    """Test accuracy over epochs and over time, of all rows that ran; of several runs, those of one name are told apart by what was set."""
+    """Test accuracy over epochs and over time, of all rows that ran. If several runs have a row of the same name, its overrides follow the name."""
     from labkit.plots.lessons import accuracy_figure
 
     results = dict(ran.results)
     for other in more:
-        for name, found in other.results.items():
-            changed = found[0].label.partition("+")[2]
-            results[f"{name} ({changed})" if name in results else name] = found
-    return picture(accuracy_figure, results, "Test accuracy over epochs and over time")
+        for name, repeats in other.results.items():
+            changed = repeats[0].label.partition("+")[2]
+            results[f"{name} ({changed})" if name in results else name] = repeats
+    return picture_or_note(accuracy_figure, results, "Test accuracy over epochs and over time")
 
 
 def overview(name: str, ran: Ran) -> Picture | Text:
-    """One of the report's overviews: throughput, accuracy_over_time, memory_and_throughput."""
+    """An overview of the report: throughput, accuracy_over_time or memory_and_throughput. Raises SpecError for another name."""
     from labkit.plots.overviews import PLOTS
     from labkit.rows.fields import SpecError, nearest
 
     if name not in PLOTS:
         raise SpecError(f"overview '{name}'{nearest(name, PLOTS)}")
-    return picture(PLOTS[name], ran.results, name.replace("_", " "))
+    return picture_or_note(PLOTS[name], ran.results, name.replace("_", " "))
 
 
-AGREEMENT = {"unknown": "too few rows to tell", "mostly": "mostly the same order", "partly": "partly the same order"}
-AGREEMENT |= {"hardly": "hardly any common order", "reversed": "the other way round"}
+AGREEMENT = {"unknown": "unknown: too few rows", "mostly": "mostly the same order", "partly": "partly the same order"}
+AGREEMENT |= {"hardly": "almost no common order", "reversed": "the opposite order"}
 
 
 def agreement(ran: Ran) -> Grid:
-    """Do all rows together stand in the published order? Rank correlations (Spearman's rho, Kendall's tau) and pairs of rows."""
+    """Do all rows together have the published order? Rank correlations (Spearman's rho, Kendall's tau), and numbers of pairs of rows."""
     from labkit.results.ranks import agreement as ranks
 
     lines = [
@@ -85,61 +85,64 @@ def agreement(ran: Ran) -> Grid:
         "pairs": "pairs of rows",
     }
     return Grid(
-        lines, headings | {"same": "as published", "equal": "indistinguishable in both", "opposite": "the other way round"}
+        lines, headings | {"same": "as published", "equal": "indistinguishable in both", "opposite": "in the opposite order"}
     )
 
 
 def factors(ran: Ran, *names: str) -> Picture | Text:
-    """Images/s of one row after the other, each as a factor to the one before."""
+    """Images/s of these rows in this order, each also as a factor relative to the row before."""
     from labkit.plots.lessons import factor_ladder
 
-    here = {name: ran.results[name] for name in map(ran.name_here, names) if name in ran.results}  # under the name that ran
-    return picture(factor_ladder, here, "What each change brings, one after the other")
+    here = {
+        name: ran.results[name] for name in map(ran.name_here, names) if name in ran.results
+    }  # by the name of the row that ran
+    return picture_or_note(factor_ladder, here, "Throughput of the rows, each as a factor relative to the one before")
 
 
 def staleness(ran: Ran) -> Picture | Text:
-    """How many gradients were applied how many updates late, for every row with a server."""
+    """A histogram of the staleness of gradients (updates late), for every row with a parameter server."""
     from labkit.plots.lessons import staleness_figure
 
-    late = {name: found[0].strategy["staleness"] for name, found in ran.results.items() if "staleness" in found[0].strategy}
-    return picture(
-        staleness_figure,
-        {name: {int(k): n for k, n in one.items()} for name, one in late.items()},
-        "Staleness of the applied gradients",
-    )
+    histograms = {}
+    for name, repeats in ran.results.items():
+        counted = repeats[0].strategy
+        if "staleness" in counted:
+            histograms[name] = {int(updates): gradients for updates, gradients in counted["staleness"].items()}
+    return picture_or_note(staleness_figure, histograms, "Staleness of the applied gradients")
 
 
 def timeline(trace: Any, step: int = 0) -> Picture | Text:
-    """What every rank did when, in one recorded step."""
+    """The timeline of one recorded step: what every rank did, and when. `trace` None: the row cannot run here; a sentence says so."""
     from labkit.plots.traces import timeline as figure
 
     return Picture(figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
 
 
 def split(traces: dict[str, Any]) -> Picture | Text:
-    """Where the time of a step goes, for several traces side by side. Rows that cannot run here are left out."""
+    """How the time of a step divides into parts, for several traces. Rows that cannot run here (None) are left out."""
     from labkit.plots.traces import split_figure
 
-    return picture(split_figure, {name: trace for name, trace in traces.items() if trace}, "Where the time of a step goes")
+    return picture_or_note(split_figure, {name: trace for name, trace in traces.items() if trace}, "Parts of the time of a step")
 
 
 def holds(traces: dict[str, Any]) -> Picture | Text:
-    """What each rank keeps in memory: parameters, gradients, optimizer state, activations."""
+    """The tensors that each rank holds in memory: parameters, gradients, optimizer state, activations, in MiB."""
     from labkit.plots.traces import holds_figure
 
-    return picture(holds_figure, {name: trace for name, trace in traces.items() if trace}, "What each rank holds")
+    return picture_or_note(holds_figure, {name: trace for name, trace in traces.items() if trace}, "What each rank holds")
 
 
 def messages(ranks: int = 2, **more: Any) -> Picture:
-    """Time of an all-reduce over its size, measured here now or kept (`labkit.probes.wire`)."""
+    """The time of an all-reduce over the size of its message, measured now, or earlier on this machine. `more`: see `labkit.probes.wire.wire`."""
     from labkit.plots.wire import wire_figure as figure
     from labkit.probes.wire import wire
 
     return Picture(figure(wire(ranks, **more)), "Time of an all-reduce, and of a memory copy, over the size of the message")
 
 
-def picture(draw: Any, what: Any, alt: str) -> Picture | Text:
-    return Picture(draw(what), f"{alt}: {', '.join(what)}") if what else NOT_HERE
+def picture_or_note(draw: Any, data: Any, alt: str) -> Picture | Text:
+    """The picture `draw(data)`; a sentence instead if there is no data. `data`: a dict by name; the names are added to `alt`."""
+    return Picture(draw(data), f"{alt}: {', '.join(data)}") if data else NOT_HERE
 
 
-NOT_HERE = Text("*Nothing to show: no row that this needs ran on this machine.*")
+NOT_HERE = Text("*No picture: the rows that it needs did not run on this machine.*")

@@ -12,12 +12,12 @@ from labkit.rows.yaml_files import read_yaml
 
 @functools.cache
 def terms() -> dict[str, tuple[str, str]]:
-    """English term -> (Chinese term, one sentence)."""
+    """{English term: (Chinese term, one sentence)}."""
     return {term: (words[0], words[1]) for term, words in read_yaml(folder() / "glossary.yaml").items()}
 
 
 def glossary(*asked: str) -> Grid:
-    """The named terms, or all. Raises SpecError for one that is not in the glossary."""
+    """A table of these terms, or of all terms. Raises SpecError for a term that is not in the glossary."""
     for term in asked:
         if term not in terms():
             raise SpecError(f"glossary: '{term}' is not in params/glossary.yaml{nearest(term, terms())}")

@@ -1,7 +1,7 @@
-"""One group's notebook: the question, the guess, the run, and what to read in it. The notebook explains; this calls.
+"""A Lesson is what the notebook of one group calls: the question, the guess, the run, and tables and figures of its results.
 
-Everything is checked when a Lesson is made, before any process starts. Nothing here trains: `labkit.run` does, the same
-function that the command line and the tests call.
+All arguments are checked when a Lesson is made, before any process starts. Training is done by `labkit.runs.train`, as for `labkit.run`
+and the command line.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from labkit.runs.plan import Plan, plan
 
 
 class Lesson:
-    """A group of rows at a profile. `rows`: other rows than the group file's; `overrides`: Spec fields on top of the profile.
+    """A group of rows at a profile. `rows`: rows to use instead of those in the group's file. `overrides`: Spec fields on top of the profile.
 
-    `fresh`: True trains again what has a result; a time (Unix seconds) only what is older than it. Raises SpecError for each of
-    them that is not as it should be, in its type too, and says how papermill is told.
+    `fresh`: True trains again rows that have a result; a time (Unix seconds) trains again only results that are older. Raises
+    SpecError for an argument with a wrong value or type; the message says how to pass it to papermill.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Lesson:
     ):
         check_lesson(group, rows, claim)
         check_overrides(overrides)
-        found = params.group(group)
-        self.group = dataclasses.replace(found, rows=tuple(rows) or found.rows, claim=claim.strip() or found.claim)
+        asked = params.group(group)
+        self.group = dataclasses.replace(asked, rows=tuple(rows) or asked.rows, claim=claim.strip() or asked.claim)
         self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
         self.plan = train.get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
         self.guess, self.guessed_by = as_published(self.group, self.plan), "default: as published"
@@ -48,25 +48,23 @@ class Lesson:
 
     # -- before -----------------------------------------------------------------------------------------------------
     def question(self) -> Html:
-        """The claim, the published rows that raise it, and what becomes of each of them on this machine."""
-        there = published_by_name()
+        """The claim of the group, the published figures of its rows, and whether each of them runs on this machine."""
+        published = published_by_name()
         here = {row.name: row.reason or "runs here" for row in self.plan}
         here |= {name: f"runs here on gloo, as {other}" for name, other in self.plan.stand_ins.items()}
-        lines = [{"name": name, "here": here.get(name, ""), **there.get(name, {})} for name in self.group.rows]
+        lines = [{"name": name, "here": here.get(name, ""), **published.get(name, {})} for name in self.group.rows]
         headings = {"name": "published row", "avg_throughput_img_s": "images/s", "best_acc_pct": "accuracy (%)"}
         headings |= {"max_gpu_mem_mb": "memory (MB)", "total_time_s": "time (s)", "here": "on this machine"}
-        grid = Grid(
-            lines,
-            headings,
-            "A dash: not in the published table." if len(lines) > sum(n in there for n in self.group.rows) else "",
-        )
+        complete = all(name in published for name in self.group.rows)
+        grid = Grid(lines, headings, "" if complete else "A dash: not in the published table.")
         claim = f"{self.group.title_en} · {self.group.title_zh}"
         return Html(f"<p><b>{claim}</b><br>{self.group.claim}</p>{grid.html()}", f"{claim}\n{self.group.claim}\n\n{grid}")
 
     def predict(self, fastest: str = "", factor: float = 0.0, least_memory: str = "", most_accurate: str = "") -> Any:
-        """Commit a guess before the run: rows by name, the factor as a number. What is left out is guessed as published.
+        """Commit a guess before the run: rows by name, the factor as a number. Without an argument, the guess is as published.
 
-        In JupyterLab a card asks for it; elsewhere the arguments count. Raises SpecError for a row that does not run here.
+        In JupyterLab this shows a card with the questions; elsewhere it shows a table with the guesses. Raises SpecError for a row
+        that does not run here, and for a factor below 1.
         """
         asked = {"fastest": fastest, "factor": factor, "least_memory": least_memory, "most_accurate": most_accurate}
         for key, value in asked.items():
@@ -79,10 +77,11 @@ class Lesson:
         return self.guess_table()
 
     def choices(self) -> list[str]:
+        """The names of the rows that this machine can run."""
         return [row.name for row in self.plan.runnable]
 
     def commit(self, key: str, value: Any) -> None:
-        """Set one guess, as `predict` and the card do."""
+        """Set one guess. `key`: a key of QUESTIONS. Raises SpecError for a row that does not run here, and for a factor below 1."""
         if key in ROW_QUESTIONS:
             value = self.plan.name_here(value)
             if value not in self.choices():
@@ -92,14 +91,16 @@ class Lesson:
         self.guess[key], self.guessed_by = value, "yours"
 
     def guess_table(self) -> Grid:
+        """The questions and the guesses as a table."""
         lines = [{"question": question.text, "guess": self.guess[key]} for key, question in QUESTIONS.items()]
         return Grid(lines, {"question": "before the run", "guess": f"guess ({self.guessed_by})"})
 
     # -- run --------------------------------------------------------------------------------------------------------
     def run(self, rows: Any = None, **overrides: Any) -> Ran:
-        """Train this lesson's rows, or others at the same profile, with a live view. What already has a result is not trained again.
+        """Train the rows of this lesson, or `rows` at the same profile, with a live view. Rows with a valid result are not trained again.
 
-        `overrides` come on top of the lesson's. A row that fails is a line with its reason; an interrupt ends all processes.
+        `overrides`: Spec fields on top of those of the lesson. A row that fails is a line with its reason. An interrupt ends all
+        processes, and KeyboardInterrupt is raised. Raises SpecError for a bad value before any process starts.
         """
         from labkit.notebook.live import Live
 
@@ -123,9 +124,9 @@ class Lesson:
         return ran
 
     def trace(self, row: str, exchange: bool = True, steps: int = 3, **overrides: Any) -> Any:
-        """Where the steps of a row spend their time, and what each rank holds: `labkit.probes.trace.trace` at this lesson's profile.
+        """A trace of a few steps of a row at the profile of this lesson (see `labkit.probes.trace.trace`), or None if it cannot run here.
 
-        None if this machine cannot run the row.
+        `exchange`: False switches communication between ranks off. `overrides`: Spec fields on top of those of the lesson.
         """
         from labkit.probes.trace import trace
 
@@ -136,26 +137,31 @@ class Lesson:
         return trace(runnable[0].name, self.profile, overrides=changed, steps=steps, exchange=exchange, fresh=self.fresh is True)
 
     # -- after ------------------------------------------------------------------------------------------------------
-    def done(self) -> Ran:
+    def finished_run(self) -> Ran:
+        """What `run()` measured. Raises SpecError if it was not called yet."""
         if self.ran is None:
             raise SpecError("this lesson has not run yet: call lesson.run() first")
         return self.ran
 
     def outcome(self) -> Grid:
-        """The guess beside what was measured."""
-        ran, lines = self.done(), []
+        """A table of the guesses and what was measured. Raises SpecError before `run()`."""
+        ran, lines = self.finished_run(), []
         for key, question in ROW_QUESTIONS.items():
             best = ran.best(question.metric, least=METRIC[question.metric].best == "least")
             if best is None:
                 continue
-            same = best == self.guess[key] or ran.order(question.metric, best, self.guess[key]) == 0
-            word = "right" if best == self.guess[key] else "indistinguishable" if same else "no"
+            if best == self.guess[key]:
+                word = "right"
+            elif ran.order(question.metric, best, self.guess[key]) == 0:
+                word = "indistinguishable"
+            else:
+                word = "wrong"
             lines.append({"question": question.text, "guess": self.guess[key], "measured": best, "verdict": word})
         fast, slow = ran.best("images_per_s"), ran.best("images_per_s", least=True)
         factor = ran.ratio("images_per_s", fast, slow) if fast and slow else None
         if factor:
             off = max(factor / self.guess["factor"], self.guess["factor"] / factor)
-            word = "right within a tenth" if off < 1.1 else f"off by a factor of {off:.2f}"
+            word = "right within 10 %" if off < 1.1 else f"wrong by a factor of {off:.2f}"
             lines.append(
                 {"question": QUESTIONS["factor"].text, "guess": float(self.guess["factor"]), "measured": factor, "verdict": word}
             )
@@ -164,28 +170,28 @@ class Lesson:
         )
 
     def table(self) -> Grid:
-        return self.done().table()
+        """The rows in the form of the published table. Raises SpecError before `run()`."""
+        return self.finished_run().table()
 
-    def beside(self) -> Grid:
-        return self.done().beside(self.group)
+    def ratios(self) -> Grid:
+        """Each row relative to the first row of the group, here and as published. Raises SpecError before `run()`."""
+        return self.finished_run().ratios(self.group)
 
     def figure(self) -> Picture | Text:
-        """The group's figure, as in plots/: throughput, published ratios, accuracy, memory, where the time went."""
+        """The figure of the group, as in plots/: throughput, ratios, memory, parts of the time, accuracy. Raises SpecError before `run()`."""
         from labkit.plots.groups import group_figure
 
-        figure = group_figure(self.group, self.done().rows())
-        return (
-            Picture(figure, f"Group {self.group.number}: {self.group.title_en}")
-            if figure
-            else Text("*No row of this group ran here.*")
-        )
+        figure = group_figure(self.group, self.finished_run().rows())
+        if figure is None:
+            return Text("*No row of this group ran here.*")
+        return Picture(figure, f"Group {self.group.number}: {self.group.title_en}")
 
 
 def as_published(group: params.Group, planned: Plan) -> dict[str, Any]:
-    """The guess of somebody who believes the published table: its best rows, under the names that run here."""
+    """The guesses that agree with the published table: its best rows, by the names of the rows that run here. Keys: those of QUESTIONS."""
     published, runnable = published_by_name(), {row.name for row in planned.runnable}
     known = {name: published[name] for name in group.rows if name in published and planned.name_here(name) in runnable}
-    if not known:  # nothing published runs here: the first row, and no difference
+    if not known:  # no published row runs here: guess the first row, and no difference
         first = next((row.name for row in planned.runnable), "")
         return dict.fromkeys(ROW_QUESTIONS, first) | {"factor": 1.0}
     guess: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Watching a run in a notebook: what every rank does right now, and at the end one picture of what ran when.
+"""The live view of a run in a notebook: what every rank does now, and at the end one picture of all runs.
 
-One display that is replaced at most four times a second from the thread that runs, so that exactly one output is saved:
-the last. Everything is HTML with SVG in it, and has a plain-text twin.
+There is one output. The thread that runs replaces it at most four times a second, so that only the last one is saved. It is HTML with
+SVG, and it also has a plain text.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from labkit.notebook.cells import Html
 from labkit.results.table import time_parts
-from labkit.runs.result import Results
+from labkit.runs.result import Result, Results
 
 UPDATE_S = 0.25
-WINDOW_S = 3.0  # the live images/s are those of the last seconds
+WINDOW_S = 3.0  # the live view shows the images/s of the last seconds
 PHASES = {
     "start": "starting",
     "setup": "loading data",
@@ -33,12 +33,13 @@ WIDTH = 860
 
 @dataclass
 class Rank:
-    """What is known of one rank: its last event, and (time, images so far) of the last seconds."""
+    """What is known of one rank. `event`: its last event. `seen`: (time in seconds, images so far) of the last seconds."""
 
     event: dict[str, Any] = field(default_factory=dict)
     seen: deque = field(default_factory=lambda: deque(maxlen=64))
 
-    def hear(self, event: dict[str, Any], images: float) -> None:
+    def update(self, event: dict[str, Any], images: float) -> None:
+        """Take the latest event of the rank. `images`: the number that it has trained so far in this run."""
         self.event = event
         if not self.seen or event["t"] > self.seen[-1][0]:
             self.seen.append((event["t"], images))
@@ -46,14 +47,17 @@ class Rank:
             self.seen.popleft()
 
     def images_per_s(self) -> float | None:
+        """Images/s in the last seconds; None if that is not known yet."""
         if len(self.seen) < 2 or self.seen[-1][0] == self.seen[0][0]:
             return None
         return (self.seen[-1][1] - self.seen[0][1]) / (self.seen[-1][0] - self.seen[0][0])
 
 
 class Live:
-    """Give it to `labkit.run` as `on_progress`. `expected_s`: seconds that a row took last time, by name, where known.
-    `show(html)`: where to show it, if not as the cell's output."""
+    """The live view; pass it to `labkit.run` as `on_progress`.
+
+    `expected_s`: {row name: seconds that the row took last time}. `show(html)`: shows the view; default: the output of the cell.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Live:
         self.done: dict[tuple[str, int], float] = {}  # seconds of the runs that are over
 
     def __call__(self, row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
+        """Take the latest event of each rank, and show the view if the last update was at least UPDATE_S ago."""
         now = time.monotonic()
         if (row.name, repeat) != self.key:
             if self.key:
@@ -81,7 +86,7 @@ class Live:
             self.ranks = [Rank() for _ in events]
         steps = steps_per_epoch(row.spec)
         for rank, event in zip(self.ranks, events, strict=True):
-            rank.hear(event, (event["epoch"] * steps + event["step"]) * row.spec.images_per_step)
+            rank.update(event, (event["epoch"] * steps + event["step"]) * row.spec.images_per_step)
         loss = next((event["loss"] for event in events if event["loss"] is not None), None)
         at = max(event["epoch"] + event["step"] / steps for event in events)
         if loss is not None and (not self.losses or at > self.losses[-1][0]):
@@ -90,25 +95,24 @@ class Live:
             self.shown_at = now
             self.show(self.now())
 
-    def display(self, what: Html) -> None:
+    def display(self, view: Html) -> None:
+        """Show the view as the output of the cell, in place of the last one. Does nothing outside IPython."""
         from IPython.core.getipython import get_ipython
         from IPython.display import display
 
-        if get_ipython() is None:  # a plain script: nothing to replace an output in
+        if get_ipython() is None:  # a plain script has no output that could be replaced
             return
         if self.handle is None:
-            self.handle = display(what._repr_mimebundle_(), raw=True, display_id=True)
+            self.handle = display(view._repr_mimebundle_(), raw=True, display_id=True)
         else:
-            self.handle.update(what._repr_mimebundle_(), raw=True)
+            self.handle.update(view._repr_mimebundle_(), raw=True)
 
     def fraction(self) -> float:
-        """How much of the present run is done, by its furthest rank."""
-        spec = self.row.spec
-        steps = steps_per_epoch(spec)
-        return max(min(1.0, (r.event["epoch"] + r.event["step"] / steps) / spec.epochs) for r in self.ranks)
+        """The part of the present run that is done, 0 to 1, by the rank that is furthest."""
+        return max(self.fraction_of(rank) for rank in self.ranks)
 
     def remaining_s(self) -> float | None:
-        """Seconds until all rows are through: from last time's where known, else as fast as this run goes on."""
+        """Seconds until all rows are done, estimated from their times last time, else from the speed of this run; None if not known yet."""
         took, fraction = time.monotonic() - self.row_began, self.fraction()
         whole = self.expected_s.get(self.row.name) or (took / fraction if fraction > 0.05 else None)
         if whole is None:
@@ -118,56 +122,54 @@ class Live:
         return max(0.0, whole - took) + sum(self.expected_s.get(name, whole) for name, _ in left)
 
     def now(self) -> Html:
+        """The view of the present run: its position, the time to go, a bar for each rank, and the loss so far."""
         name, repeat = self.key or ("", 1)
         runs = [row for row in self.rows if row.spec]
         position = (repeat - 1) * len(runs) + next((i for i, row in enumerate(runs) if row.name == name), 0) + 1
         left = self.remaining_s()
-        times = f"{time.monotonic() - self.began:.0f} s so far, " + (
-            f"about {left:.0f} s to go" if left is not None else "time to go not known yet"
-        )
-        head = f"{self.title}: run {position} of {len(runs) * self.repeats}, {name}" + (
-            f", repeat {repeat}" if self.repeats > 1 else ""
-        )
-        lines = [told(i, rank, self.row.spec) for i, rank in enumerate(self.ranks)]
-        text = "\n".join([f"{head} ({times})", *lines])
+        to_go = "time to go not known yet" if left is None else f"about {left:.0f} s to go"
+        times = f"{time.monotonic() - self.began:.0f} s so far, {to_go}"
+        head = f"{self.title}: run {position} of {len(runs) * self.repeats}, {name}"
+        if self.repeats > 1:
+            head += f", repeat {repeat}"
+        lines = [rank_line(i, rank, self.row.spec) for i, rank in enumerate(self.ranks)]
         colour = self.row.spec.kind.colour
-        return Html(
-            panel(
-                head,
-                times,
-                [
-                    *map(bar_of, self.ranks, [self.fraction_of(r) for r in self.ranks], lines, [colour] * len(lines)),
-                    curve(self.losses, self.row.spec.epochs, colour),
-                ],
-            ),
-            text,
-        )
+        parts = [progress_bar(self.fraction_of(rank), line, colour) for rank, line in zip(self.ranks, lines, strict=True)]
+        parts.append(loss_curve(self.losses, self.row.spec.epochs, colour))
+        return Html(panel(head, times, parts), "\n".join([f"{head} ({times})", *lines]))
 
     def fraction_of(self, rank: Rank) -> float:
+        """The part of the present run that a rank has done, 0 to 1."""
         spec = self.row.spec
         return min(1.0, (rank.event["epoch"] + rank.event["step"] / steps_per_epoch(spec)) / spec.epochs)
 
     def end(self, lines: list[dict[str, Any]], results: Results, word: str = "") -> None:
-        """Replace the live view by the picture that stays. `lines`: the summary's rows; `word`: what ended it early."""
-        self.show(ended(self.title, lines, results, self.called_at, time.monotonic() - self.began, word))
+        """Replace the live view by the final picture. `lines`: the table lines of the rows; `word`: why it ended early, or ""."""
+        self.show(final_view(self.title, lines, results, self.called_at, time.monotonic() - self.began, word))
 
 
 def steps_per_epoch(spec: Any) -> int:
+    """The number of full steps in an epoch, at least 1."""
     from labkit.rows.catalog import DATASETS
 
     return max(1, (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step)
 
 
-def told(index: int, rank: Rank, spec: Any) -> str:
+def rank_line(index: int, rank: Rank, spec: Any) -> str:
+    """One line of text about a rank: phase, epoch and step, images/s, loss."""
     event, rate = rank.event, rank.images_per_s()
     part = "server" if spec.is_server(index) else f"rank {index}"
     where = f"epoch {min(event['epoch'] + 1, spec.epochs)} of {spec.epochs}, step {event['step'] + 1} of {steps_per_epoch(spec)}"
-    speed = f"{rate:,.0f} images/s" if rate and part != "server" and event["phase"] in ("step", "data") else ""
-    loss = f"loss {event['loss']:.3f}" if event["loss"] is not None else ""
-    return ", ".join(word for word in (f"{part}: {PHASES.get(event['phase'], event['phase'])}", where, speed, loss) if word)
+    words = [f"{part}: {PHASES.get(event['phase'], event['phase'])}", where]
+    if rate and part != "server" and event["phase"] in ("step", "data"):
+        words.append(f"{rate:,.0f} images/s")
+    if event["loss"] is not None:
+        words.append(f"loss {event['loss']:.3f}")
+    return ", ".join(words)
 
 
-def bar_of(_rank: Rank, fraction: float, line: str, colour: str) -> str:
+def progress_bar(fraction: float, line: str, colour: str) -> str:
+    """HTML: a bar that is filled to `fraction`, and a line of text below it."""
     return (
         f'<div style="margin:3px 0"><div style="background:#e8e8e8;height:8px;border-radius:4px;max-width:{WIDTH}px">'
         f'<div style="background:{colour};height:8px;border-radius:4px;width:{100 * fraction:.1f}%"></div></div>'
@@ -176,14 +178,15 @@ def bar_of(_rank: Rank, fraction: float, line: str, colour: str) -> str:
 
 
 def panel(head: str, times: str, parts: list[str]) -> str:
+    """HTML: a heading with times, and below it parts that are HTML already."""
     return (
         f'<div style="font-size:13px;line-height:1.4;color:inherit"><div><b>{html.escape(head)}</b> '
         f'<span style="opacity:.75">{html.escape(times)}</span></div>{"".join(parts)}</div>'
     )
 
 
-def curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> str:
-    """The loss so far over the epochs, as a small SVG."""
+def loss_curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> str:
+    """A small SVG of the loss over the epochs, from (epochs so far, loss); "" with fewer than two points."""
     if len(losses) < 2:
         return ""
     high = max(loss for _, loss in losses) or 1.0
@@ -196,40 +199,46 @@ def curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> str:
     )
 
 
-def ended(title: str, lines: list[dict[str, Any]], results: Results, called_at: float, seconds: float, word: str) -> Html:
-    """What ran when: a bar for each run, from its call to its end, cut into start-up, training and evaluation.
+def final_view(title: str, lines: list[dict[str, Any]], results: Results, called_at: float, seconds: float, word: str) -> Html:
+    """All runs as bars (see `run_bars`), and below them the rows without a result. `called_at`: Unix seconds of the call,
+    which took `seconds`.
 
-    `called_at`: the date (seconds since 1970) of the call, which took `seconds`.
-
-    Rows whose result was kept from an earlier call show the times of that one, paler.
+    Kept results of an earlier call are paler, and their times are those of the earlier call.
     """
-    runs = [(line, one) for line in lines for one in results.get(line["name"], [])]
-    longest = max((one.total_time_s for _, one in runs), default=1.0)
-    scale, y, shapes, texts = 420 / longest, 8, [], []
-    for line, one in runs:
-        kept = one.started_at < called_at
-        x, colour = 330.0, one.spec.kind.colour
-        parts = time_parts(one)
-        for key, _, grey in PARTS:
-            width = parts[key] * scale
-            shapes.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="14" fill="{grey or colour}" opacity="{0.45 if kept else 1}"/>'
-            )
-            x += width
-        which = f" ({one.repeat})" if len(results[line["name"]]) > 1 else ""
-        name = line["name"] + which
-        narrow = ' textLength="316" lengthAdjust="spacingAndGlyphs"' if len(name) > 44 else ""  # all of it, in the room there is
-        shapes.append(f'<text x="322" y="{y + 12}" text-anchor="end"{narrow}>{html.escape(name)}</text>')
-        figures = f"{one.images_per_s:,.0f} images/s, {one.best_acc_pct:.1f} %, {one.total_time_s:.1f} s"
-        shapes.append(
-            f'<text x="{330 + one.total_time_s * scale + 8:.1f}" y="{y + 12}">{figures}{", kept" if kept else ""}</text>'
-        )
-        texts.append(f"{line['name']}{which}: {figures}{', kept from an earlier run' if kept else ''}")
-        y += 20
+    runs = []
+    for line in lines:
+        repeats = results.get(line["name"], [])
+        for result in repeats:
+            name = f"{line['name']} ({result.repeat})" if len(repeats) > 1 else line["name"]
+            figures = f"{result.images_per_s:,.0f} images/s, {result.best_acc_pct:.1f} %, {result.total_time_s:.1f} s"
+            runs.append((name, figures, result, result.started_at < called_at))
+    texts = [f"{name}: {figures}{', kept from an earlier run' if kept else ''}" for name, figures, _, kept in runs]
     others = [f"{line['name']}: {line['reason'] or line['status']}" for line in lines if line["status"] != "ok"]
     head = f"{title}: {word or 'done'}"
-    key = "".join(f'<tspan fill="{grey or "currentColor"}">■</tspan> {name}  ' for _, name, grey in PARTS)
-    svg = f'<svg width="100%" viewBox="0 0 1000 {y + 20}" style="max-width:1000px" font-size="12" fill="currentColor" role="img" aria-label="{html.escape(head)}">{"".join(shapes)}<text x="330" y="{y + 12}">{key}</text></svg>'
-    below = "".join(f"<div>{html.escape(other)}</div>" for other in others)
     took = f"{seconds:.0f} s"
-    return Html(panel(head, took, [svg if runs else "", below]), "\n".join([f"{head} ({took})", *texts, *others]))
+    below = "".join(f"<div>{html.escape(other)}</div>" for other in others)
+    parts = [run_bars(runs, head), below] if runs else [below]
+    return Html(panel(head, took, parts), "\n".join([f"{head} ({took})", *texts, *others]))
+
+
+def run_bars(runs: list[tuple[str, str, Result, bool]], label: str) -> str:
+    """An SVG with a bar for each run (name, figures, result, kept), divided into start-up, training and evaluation."""
+    scale = 420 / max(result.total_time_s for _, _, result, _ in runs)
+    y, shapes = 8, []
+    for name, figures, result, kept in runs:
+        x, colour, opacity = 330.0, result.spec.kind.colour, 0.45 if kept else 1
+        parts = time_parts(result)
+        for key, _, grey in PARTS:
+            width = parts[key] * scale
+            place = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="14"'
+            shapes.append(f'<rect {place} fill="{grey or colour}" opacity="{opacity}"/>')
+            x += width
+        narrow = ' textLength="316" lengthAdjust="spacingAndGlyphs"' if len(name) > 44 else ""  # a long name must fit, too
+        shapes.append(f'<text x="322" y="{y + 12}" text-anchor="end"{narrow}>{html.escape(name)}</text>')
+        x = 330 + result.total_time_s * scale + 8
+        shapes.append(f'<text x="{x:.1f}" y="{y + 12}">{figures}{", kept" if kept else ""}</text>')
+        y += 20
+    key = "".join(f'<tspan fill="{grey or "currentColor"}">■</tspan> {name}  ' for _, name, grey in PARTS)
+    shapes.append(f'<text x="330" y="{y + 12}">{key}</text>')
+    size = f'width="100%" viewBox="0 0 1000 {y + 20}" style="max-width:1000px" font-size="12" fill="currentColor"'
+    return f'<svg {size} role="img" aria-label="{html.escape(label)}">{"".join(shapes)}</svg>'

@@ -1,4 +1,4 @@
-"""The code as the lesson: the real strategy files, and what differs between two of them."""
+"""Shows code in notebooks: the real source of strategies, and the difference between two of them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,28 @@ COLOURS = {"+": ("#e6f4ea", "#137333"), "-": ("#fce8e6", "#a50e0e"), " ": ("tran
 
 
 def diff(one: str, other: str) -> Html:
-    """What changes from one strategy file to another, line by line: - only in `one`, + only in `other`.
+    """The difference between two strategy files, line by line: "-" only in `one`, "+" only in `other`.
 
-    Raises SpecError for a name that is no strategy.
+    Raises SpecError for a name that is not a strategy.
     """
     before, after = (strategy_file(name).read_text(encoding="utf-8").splitlines() for name in (one, other))
     lines = [line for line in difflib.ndiff(before, after) if not line.startswith("?")]
-    added, removed = (sum(line.startswith(sign) for line in lines) for sign in "+-")
-    title = f"from strategies/{one}.py to strategies/{other}.py: {removed} lines go, {added} come"
-    shown = "".join(
-        f'<span style="display:block;background:{COLOURS[line[0]][0]};color:{COLOURS[line[0]][1]}">{html.escape(line) or " "}</span>'
-        for line in lines
-    )
+    added, removed = (len([line for line in lines if line.startswith(sign)]) for sign in "+-")
+    title = f"from strategies/{one}.py to strategies/{other}.py: {removed} lines removed, {added} lines added"
+    spans = []
+    for line in lines:
+        ground, ink = COLOURS[line[0]]
+        spans.append(f'<span style="display:block;background:{ground};color:{ink}">{html.escape(line) or " "}</span>')
     box = 'style="font-size:13px;line-height:1.35;overflow-x:auto;border-left:3px solid #bbb;padding:6px 10px;margin:0"'
-    return Html(f"<p><b>{html.escape(title)}</b></p><pre {box}>{shown}</pre>", "\n".join([title, *lines]))
+    source = "".join(spans)
+    return Html(f"<p><b>{html.escape(title)}</b></p><pre {box}>{source}</pre>", "\n".join([title, *lines]))
 
 
 def code(name: str) -> Text:
-    """The source of a strategy ("ddp"), of a part of one ("collective.Collective.flat"), or of anything in labkit ("data.batches.Draws")."""
+    """The source of a strategy ("ddp"), of a part of it ("collective.Collective.flat"), or of anything in labkit ("data.batches.Draws").
+
+    Raises SpecError for a name that labkit does not have.
+    """
     if name in STRATEGIES:
         return fenced(f"labkit/strategies/{name}.py", strategy_file(name).read_text(encoding="utf-8"))
     parts = ["strategies", *name.split(".")] if name.partition(".")[0] in STRATEGIES else name.split(".")
@@ -43,11 +47,11 @@ def code(name: str) -> Text:
     file = next((file for file in files if file.is_file()), None)
     source = file.read_text(encoding="utf-8") if file else ""
     inner = parts[len(file.relative_to(PACKAGE).parts) :] if file else []
-    node: Any = ast.parse(source)  # read, not imported: no notebook waits for torch to show a function
+    node: Any = ast.parse(source)  # not imported, so that no notebook waits for torch only to show a function
     for part in inner:
         node = next((one for one in getattr(node, "body", ()) if getattr(one, "name", None) == part), None)
     if file is None or node is None:
-        raise SpecError(f"code '{name}': labkit has nothing of that name{nearest(name, STRATEGIES)}")
+        raise SpecError(f"code '{name}': labkit has nothing with this name{nearest(name, STRATEGIES)}")
     if inner:
         first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
         source = textwrap.dedent("\n".join(source.splitlines()[first - 1 : node.end_lineno]))
@@ -55,10 +59,12 @@ def code(name: str) -> Text:
 
 
 def fenced(title: str, source: str) -> Text:
+    """Python source as Markdown, with its file as the title."""
     return Text(f"`{title}`\n\n```python\n{source.strip()}\n```")
 
 
 def strategy_file(name: str) -> Path:
+    """The file of a strategy. Raises SpecError if there is none."""
     if name not in STRATEGIES:
-        raise SpecError(f"strategy '{name}': there is no file of that name{nearest(name, STRATEGIES)}")
+        raise SpecError(f"strategy '{name}': there is no file with this name{nearest(name, STRATEGIES)}")
     return PACKAGE / "strategies" / f"{name}.py"

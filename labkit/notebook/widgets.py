@@ -1,7 +1,7 @@
-"""Cards to press buttons on, for JupyterLab: choose rows, commit a guess, compare results. Each has a static twin.
+"""Widgets for JupyterLab: choose rows and run them, commit a guess, compare results. Each has a static form for other places.
 
-A widget's callbacks run on another thread than the cells: nothing here uses pyplot or `display`, and a run that a button
-starts is shown in a widget of its own.
+The callbacks of a widget run on another thread than the cells. So nothing here uses pyplot or `display`, and a run that a button
+starts has its own widget for the live view.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ from labkit.rows import params
 from labkit.runs.plan import plan
 from labkit.runs.train import get_ready, train_rows
 
-HERE = {"name": "row", "groups": "groups", "here": "on this machine", "cost": "cost"}
+HEADINGS = {"name": "row", "groups": "groups", "here": "on this machine", "cost": "time"}
 
 
 def rows_table(profile: str = "quick", names: Any = None) -> Grid:
-    """Every row (or those of `names`): its groups, what becomes of it here, and what it took last time."""
+    """A table of every row (or of `names`): its groups, whether it runs on this machine, and how long it took last time."""
     lines = kept_lines(plan(list(names) if names else "all", profile))
     for line in lines:
         line["groups"] = ", ".join(str(g.number) for g in params.groups() if {line["name"], *line["stands_for"]} & set(g.rows))
-        line["cost"] = (
-            f"{line['total_time_s']:.0f} s last time"
-            if line["total_time_s"] is not None
-            else "–"
-            if line["status"] == "needs"
-            else "not known: never run here"
-        )
+        line["cost"] = cost_text(line)
         words = {"ok": "has a result", "not run": "runs here", "needs": line["reason"]}
         line["here"] = words.get(line["status"], f"runs here; last time {line['status']}: {line['reason']}")
         if line["stands_for"]:
             line["here"] += f"; on gloo also for {', '.join(line['stands_for'])}"
-    return Grid(lines, HERE)
+    return Grid(lines, HEADINGS)
+
+
+def cost_text(line: dict[str, Any]) -> str:
+    """How long a row took last time, as text. `line`: a line of `labkit.results.table`."""
+    if line["total_time_s"] is not None:
+        return f"{line['total_time_s']:.0f} s last time"
+    if line["status"] == "needs":
+        return "–"
+    return "not known: never run here"
 
 
 def explorer(profile: str = "quick") -> Any:
-    """Choose rows and a profile, see what they cost, run them. Headless: the table alone."""
+    """A widget to choose rows and a profile, to see their times, and to run them. Without JupyterLab: `rows_table`."""
     if not interactive():
         return rows_table(profile)
     import ipywidgets as w
@@ -93,7 +96,7 @@ def explorer(profile: str = "quick") -> Any:
 
 
 def prediction_card(lesson: Any) -> Any:
-    """The lesson's questions as a card; `lesson.predict` shows it, and `lesson.outcome` holds the guess against the run."""
+    """The questions of a lesson as a widget. `lesson.predict` shows it; `lesson.outcome` compares the guess with the run."""
     import ipywidgets as w
 
     wide, style = w.Layout(width="760px"), {"description_width": "300px"}
@@ -107,47 +110,48 @@ def prediction_card(lesson: Any) -> Any:
             fields[key] = w.BoundedFloatText(
                 value=lesson.guess[key], min=1, max=1000, step=0.1, description=question.text, layout=wide, style=style
             )
-    commit, said = (
-        w.Button(description="Commit my guess", button_style="primary"),
-        w.HTML("<i>Not committed yet; filled in as published.</i>"),
-    )
+    commit = w.Button(description="Commit my guess", button_style="primary")
+    state = w.HTML("<i>Not committed yet. The published values are filled in.</i>")
 
     def committed(_button: Any) -> None:
         for key, one in fields.items():
             lesson.commit(key, one.value)
             one.disabled = True
-        commit.disabled, said.value = True, "<b>Committed.</b> Now run, and see."
+        commit.disabled, state.value = True, "<b>Committed.</b> Now run the rows."
 
     commit.on_click(committed)
-    return w.VBox([*fields.values(), w.HBox([commit, said])])
+    return w.VBox([*fields.values(), w.HBox([commit, state])])
 
 
 def comparison(label: str = "quick", x: str = "max_mem_mib", y: str = "images_per_s") -> Any:
-    """Every result of a profile, any two figures against each other. Headless: one picture."""
-    from labkit.plots.lessons import comparison_figure  # keeps matplotlib out of a process that shows no picture
+    """A widget that shows two figures of a profile's results against each other. Without JupyterLab: one picture.
 
-    def picture(names: Any, across: str, up: str) -> Picture:
-        found = {name: results for name, results in good(read_results(label)).items() if name in names}
+    `label`: the name of the results folder, such as "quick" or "quick+epochs=1". `x`, `y`: keys of METRIC.
+    """
+    from labkit.plots.lessons import comparison_figure  # here, so that a process without pictures does not import matplotlib
+
+    def comparison_picture(names: Any, across: str, up: str) -> Picture:
+        chosen = {name: results for name, results in good(read_results(label)).items() if name in names}
         return Picture(
-            comparison_figure(found, across, up),
+            comparison_figure(chosen, across, up),
             f"{METRIC[up].heading['en']} over {METRIC[across].heading['en']}",
         )
 
     everything = sorted(read_results(label))
     if not interactive():
-        return picture(everything, x, y)
+        return comparison_picture(everything, x, y)
     import ipywidgets as w
 
     options = [(metric.heading["en"], metric.key) for metric in METRICS]
     across, up = (
-        w.Dropdown(options=options, value=x, description="across"),
-        w.Dropdown(options=options, value=y, description="up"),
+        w.Dropdown(options=options, value=x, description="x axis"),
+        w.Dropdown(options=options, value=y, description="y axis"),
     )
     rows = w.SelectMultiple(options=everything, value=everything, rows=8, description="rows", layout=w.Layout(width="640px"))
     image = w.Image(format="png", layout=w.Layout(max_width="900px"))
 
     def draw(_change: Any = None) -> None:
-        image.value = picture(rows.value, across.value, up.value)._repr_mimebundle_()[0]["image/png"]
+        image.value = comparison_picture(rows.value, across.value, up.value)._repr_mimebundle_()[0]["image/png"]
 
     for one in (across, up, rows):
         one.observe(draw, "value")

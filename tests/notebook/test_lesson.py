@@ -63,12 +63,12 @@ def test_the_whole_arc(capsys):
     assert ran.value("images_per_s", NCCL) == ran.value("images_per_s", GLOO) > 0
     assert ran.ratio("images_per_s", NCCL, GLOO) is None, "a row is not compared with itself"
     assert ran.ratio("images_per_s", GLOO, ONE) == pytest.approx(ran.value("images_per_s", GLOO) / ran.value("images_per_s", ONE))
-    assert {line["verdict"] for line in lesson.outcome().lines} <= {"right", "no", "indistinguishable"} | {
-        line["verdict"] for line in lesson.outcome().lines if line["verdict"].startswith(("off by", "right within"))
+    assert {line["verdict"] for line in lesson.outcome().lines} <= {"right", "wrong", "indistinguishable"} | {
+        line["verdict"] for line in lesson.outcome().lines if line["verdict"].startswith(("wrong by", "right within"))
     }
     assert len(lesson.outcome().lines) == 4
     assert isinstance(lesson.figure(), Picture)
-    assert "1.00 times" in str(lesson.beside())
+    assert "1.00 times" in str(lesson.ratios())
     assert list(ran.results) == lesson.choices(), "in the order of the group: figures colour the rows by it"
     assert ran.first(NCCL) == ran.results[GLOO][0], "the row that stands for it answers"
     assert ran.test_images == 128 and ran.chance(50.0, 50.0) == pytest.approx(2 * (2 * 50 * 50 / 128) ** 0.5)
@@ -102,7 +102,7 @@ def test_texts_are_chosen_by_the_outcome():
     assert str(say((None, "a"), (True, "b"), "c")) == "b"
     assert "Not measured" in str(say((None, "a"), (False, "b"), "c")), "a missing row must not become a claim"
     assert "Not measured" in str(say((None, "a")))
-    with pytest.raises(ValueError, match="no case holds"):
+    with pytest.raises(ValueError, match="no condition is true"):
         say((False, "a"))
     assert over(1.0, None) is None and over(None, 1.0) is None and over(3.0, 2.0) == 1.5
 
@@ -118,7 +118,7 @@ def test_diff_shows_the_real_files():
         labkit.diff("single", "dpd")
     assert "def ring_all_reduce" in str(labkit.code("strategy.ring_all_reduce"))
     for unknown in ("strategy.ring_all_reduces", "data.Draws.nothing", "no_module", "../labkit/rows/spec", "", "."):
-        with pytest.raises(SpecError, match="nothing of that name"):
+        with pytest.raises(SpecError, match="nothing with this name"):
             labkit.code(unknown)
 
 

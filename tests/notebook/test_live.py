@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from labkit.notebook.live import Live, ended
+from labkit.notebook.live import Live, final_view
 from labkit.runs.plan import plan
 from tests.helpers.made_up import put, results_now
 
@@ -76,7 +76,7 @@ def test_the_end_tells_every_outcome(tmp_path, monkeypatch):
     trained = ((2.2, 0.4), (1.7, 0.9))
     ranks = [replace(good.ranks[0], train_s=a, eval_s=b, first_step_at=5.2) for a, b in trained]
     good = replace(good, **times, ranks=ranks)
-    last = ended("t", lines, {ONE: [good]}, called_at=10.0, seconds=1.0, word="interrupted")
+    last = final_view("t", lines, {ONE: [good]}, called_at=10.0, seconds=1.0, word="interrupted")
     assert "kept" in str(last) and "interrupted" in str(last) and "rank 1 <was> killed" in str(last)
     assert "&lt;was&gt;" in last.html and "<was>" not in last.html
     bar_ends = max(float(x) + float(width) for x, width in re.findall(r'<rect x="([\d.]+)" y="8" width="([\d.]+)"', last.html))

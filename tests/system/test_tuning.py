@@ -15,9 +15,9 @@ from labkit.report.view import Found, view
 from labkit.rows.spec import Spec
 from labkit.runs import train
 from labkit.runs.folders import conditions
-from tests.runs.test_row_figures import rank
 from labkit.system.tuning import FAMILIES, outside_settings, settings_mark
 from tests.helpers.made_up import CPU, put, use, written
+from tests.runs.test_row_figures import rank
 
 SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
 DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
