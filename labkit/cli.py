@@ -16,7 +16,8 @@ import typer
 
 import labkit
 from labkit.rows.fields import SpecError
-from labkit.terminal import WORDS, as_told, notebook_bar, print_json, read_numbers, read_sets, say, show, show_figures
+from labkit.system.files import Unreadable
+from labkit.terminal import WORDS, as_told, notebook_bar, print_json, read_numbers, read_sets, row_bar, say, show, show_figures
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # which typer reads from the command line
@@ -30,7 +31,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 Only = Annotated[str, typer.Option(metavar="N,N", help="Only the notebooks of these numbers.")]
 Lang = Annotated[Language, typer.Option(help="Languages of the report.")]
 Deadline = Annotated[float | None, typer.Option(metavar="S", help="End a notebook after S seconds.")]
-Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report lies, if not in the repository.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report lies, if not beside the results.")]
+Publish = Annotated[bool, typer.Option("--publish", help="Replace the repository's report, and keep its results beside it.")]
+Classic = Annotated[bool, typer.Option("--classic", help="Train nothing; write the published report's three sections alone.")]
+Rewrite = Annotated[bool, typer.Option("--rewrite", help="Write again what differs, from the same results and pictures.")]
 Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="How often each side is run, in turns.")]
 
 
@@ -118,31 +122,43 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
 @app.command()
 def report(
     profile: Profile = "quick", only: Only = "", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False,
-    lang: Lang = Language.both, deadline: Deadline = None, folder: Folder = None,
+    lang: Lang = Language.both, deadline: Deadline = None, folder: Folder = None, publish: Publish = False, classic: Classic = False,
 ) -> None:  # fmt: skip
     """Execute all notebooks, which train every row that this machine can run, and write the report. What is still valid is kept.
+
+    It goes into runs/<profile>/report/. With --publish it replaces the one that is committed, in both languages.
 
     \b
     labkit report
     labkit report --profile classroom --repeats 3
     labkit report --only 4,10 --fresh --lang zh
+    labkit report --classic
     """
     from labkit.batch import batch
     from labkit.batch.notebooks import discover
-    from labkit.report.write import check_place, write_report
+    from labkit.batch.progress import Watch
+    from labkit.report.write import check_place, report_path, write_report
     from labkit.results.table import kept_lines
     from labkit.rows import params
     from labkit.runs.plan import plan
 
-    began, overrides, numbers, path = time.time(), read_sets(sets), read_numbers(only), folder and folder / "report.md"
-    names = [notebook.name for notebook in discover(numbers)]
-    check_place(path)
-    with notebook_bar(names) as on_progress:
-        statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
+    began, overrides, numbers = time.time(), read_sets(sets), read_numbers(only)
+    if publish and (classic or lang is not Language.both):
+        raise SpecError("--publish: replaces the whole report; leave out --classic and --lang")
+    if classic and (only or repeats != 1 or fresh or deadline):
+        raise SpecError("--classic: trains nothing; leave out --only, --repeats, --fresh and --deadline")
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
+    everything, about = plan("all", profile, overrides), params.profile(profile).about
+    path = folder / "report.md" if folder else report_path(everything.folder, publish)
+    check_place(path, publish)
+    if classic:
+        return print(*write_report(profile, overrides, path, languages, classic=True), sep="\n")
+    names = [notebook.name for notebook in discover(numbers)]
+    with notebook_bar(names, Watch(everything.label), about) as on_progress:
+        statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
     unwritten = False
     try:
-        print(*write_report(profile, overrides, path, languages=languages), sep="\n")
+        print(*write_report(profile, overrides, path, languages, publish), sep="\n")
     except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
         say(error)
         unwritten = True
@@ -159,18 +175,25 @@ def report(
 
 
 @app.command()
-def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None) -> None:
-    """Make the report's tables and texts again from the result folders, and compare. Exit code 1 if the files say anything else.
+def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, rewrite: Rewrite = False) -> None:
+    """Make the report's tables and texts again from the results, and compare. Exit code 1 if the files say anything else.
+
+    Where there are no results, as in a fresh clone, the committed report is compared with those that lie beside it.
 
     \b
     labkit check --profile classroom
+    labkit check --folder .              the committed report, also where there are results
     """
-    from labkit.report.check import check_report, report_files
+    from labkit.report.check import check_report, report_files, report_to_check
 
-    path = folder and folder / "report.md"
-    differences = check_report(profile, read_sets(sets), path)
-    print(*(differences or [f"{', '.join(file.name for file in report_files(path))}: as the result folders say"]), sep="\n")
-    raise typer.Exit(FAILED if differences else 0)
+    overrides = read_sets(sets)
+    path = folder / "report.md" if folder else report_to_check(profile, overrides)
+    differences = check_report(profile, overrides, path, rewrite)
+    names = ", ".join(file.name for file in report_files(path))
+    print(*(differences or [f"{path.parent}: {names}: as the results say"]), sep="\n")
+    if differences and rewrite:
+        print("written again: the files above are now as the results say")
+    raise typer.Exit(FAILED if differences and not rewrite else 0)
 
 
 @app.command()
@@ -193,33 +216,11 @@ def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")
 
 def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
     """Run rows, and tell on stderr how far they are: by a bar on a terminal, elsewhere by a line when a run starts."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn
-
-    from labkit.data import datasets
     from labkit.results.table import lines_of
     from labkit.runs.train import get_ready, train_rows
 
     planned = get_ready(names, profile, repeats, fresh, overrides)
-    queue = [row.name for row in planned.runnable]
-
-    console, said = Console(stderr=True), set()
-    columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def on_progress(row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
-            done, total, spec = (repeat - 1) * len(queue) + queue.index(row.name), repeats * len(queue), row.spec
-            if not console.is_terminal and done not in said:
-                said.add(done)
-                say(f"run {done + 1} of {total}: {row.name}")
-            steps = (spec.train_samples or datasets.DATASETS[spec.dataset].train_images) // spec.images_per_step
-            epoch, step = events[0]["epoch"], events[0]["step"]
-            loss = next((f", loss {e['loss']:.3f}" for e in events if e["loss"] is not None), "")
-            where = f"{done + 1} of {total}: epoch {epoch + 1} of {spec.epochs}, step {step + 1} of {steps}{loss}"
-            part = (epoch + step / steps) / spec.epochs
-            bar.update(task, total=total, completed=done + part, description=f"{where}\n{row.name}")
-
+    with row_bar([row.name for row in planned.runnable], repeats) as on_progress:
         outcomes = train_rows(planned, repeats, fresh, on_progress)
     return [as_told(line) for line in lines_of(planned, outcomes)]
 
@@ -232,7 +233,7 @@ def main() -> None:
     """Run the command line. What goes wrong becomes one line on stderr and an exit code, not a traceback."""
     try:
         app(prog_name="labkit")
-    except (SpecError, OSError) as error:
+    except (SpecError, OSError, Unreadable) as error:
         say(error)
         sys.exit(BAD_INPUT if isinstance(error, SpecError) else FAILED)
     except SystemExit as left:

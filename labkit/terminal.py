@@ -13,6 +13,7 @@ from labkit.results.metrics import METRICS, memory_is
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec, read_text_value
 
+SAY_S = 30.0  # how often a log hears of a row that is being trained
 WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet"}
 
 
@@ -87,16 +88,59 @@ def say(text: object) -> None:
 
 
 @contextmanager
-def notebook_bar(names: list[str]) -> Iterator[Callable[[Any, dict[str, Any]], None]]:
-    """What to give `labkit.batch.batch.run_notebooks` as `on_progress`: a bar on a terminal, a line on stderr when a notebook ends, and
-    where there is no terminal also when it begins."""
+def bar(total: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """A progress bar on stderr, shown on a terminal alone; and its task."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-    console, begun = Console(stderr=True), set()
+    console = Console(stderr=True)
     columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("starting", total=len(names))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress, progress.add_task("starting", total=total)
+
+
+@contextmanager
+def row_bar(queue: list[str], repeats: int) -> Iterator[Callable[[Any, int, list[dict[str, Any]]], None]]:
+    """What to give `labkit.runs.train.train_rows` as `on_progress`: a bar on a terminal, elsewhere a line on stderr when a run
+    starts. `queue`: the rows in the order in which they are trained."""
+    from labkit.data import datasets
+
+    said = set()
+    with bar() as (progress, task):
+
+        def on_progress(row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
+            done, total, spec = (repeat - 1) * len(queue) + queue.index(row.name), repeats * len(queue), row.spec
+            if not progress.console.is_terminal and done not in said:
+                said.add(done)
+                say(f"run {done + 1} of {total}: {row.name}")
+            steps = (spec.train_samples or datasets.DATASETS[spec.dataset].train_images) // spec.images_per_step
+            epoch, step = events[0]["epoch"], events[0]["step"]
+            loss = next((f", loss {e['loss']:.3f}" for e in events if e["loss"] is not None), "")
+            where = f"{done + 1} of {total}: epoch {epoch + 1} of {spec.epochs}, step {step + 1} of {steps}{loss}"
+            part = (epoch + step / steps) / spec.epochs
+            progress.update(task, total=total, completed=done + part, description=f"{where}\n{row.name}")
+
+        yield on_progress
+
+
+@contextmanager
+def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[[Any, dict[str, Any]], None]]:
+    """What to give `labkit.batch.batch.run_notebooks` as `on_progress`. On a terminal a bar, which says which row trains and how
+    far it is; elsewhere lines on stderr: when a notebook begins, when a row does, and every SAY_S seconds in between. A line when a
+    notebook ends.
+
+    `watch`: a `labkit.batch.progress.Watch`; `about`: of the profile, which is told where nobody knows how long it will take.
+    """
+    from labkit.batch.progress import duration
+
+    begun, said = set(), {"row": "", "at": 0.0}
+    took_s = watch.took_s(names)
+    say(
+        about
+        if took_s is None
+        else f"about {duration(took_s)} if all is trained again, as last time; what is still valid is kept"
+    )
+    with bar(len(names)) as (progress, shown):
 
         def on_progress(task: Any, event: dict[str, Any]) -> None:
             name = task.notebook.name
@@ -105,12 +149,20 @@ def notebook_bar(names: list[str]) -> Iterator[Callable[[Any, dict[str, Any]], N
             if "status" in event:
                 told = "ok, and still valid" if event["kept"] else event["status"]
                 line = " ".join(f"labkit: {where}: {told}{': ' if event['reason'] else ''}{event['reason']}".split())
-                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            elif name not in begun and not console.is_terminal:
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                return
+            if name not in begun and not progress.console.is_terminal:
                 say(where)
             begun.add(name)
-            if "cell" in event:
-                told = f"{where}, cell {event['cell']} of {event['cells']}" + (f"\n{event['row']}" if event["row"] else "")
-                bar.update(shown, completed=done + event["cell"] / event["cells"], description=told)
+            row, seconds = event["row"] or "", event["seconds"]
+            how_far = watch.row(row) if row else ""
+            if progress.console.is_terminal:
+                left_s = watch.took_s(names[done:])
+                more = "" if left_s is None else f", about {duration(max(left_s - seconds, 0))} more for all"
+                told = f"{where}, cell {event['cell']} of {event['cells']}{more}" + (f"\n{how_far}" if how_far else "")
+                progress.update(shown, completed=done + event["cell"] / event["cells"], description=told)
+            elif how_far and (row != said["row"] or not 0 <= seconds - said["at"] < SAY_S):
+                said.update(row=row, at=seconds)
+                say(f"training {how_far}")
 
         yield on_progress
