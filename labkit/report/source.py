@@ -18,7 +18,7 @@ from labkit.results.table import read_results
 from labkit.rows import params
 from labkit.runs.folders import runs_folder
 from labkit.runs.plan import Planned, plan
-from labkit.runs.result import NoResult, Outcomes, Result
+from labkit.runs.result import AGAIN, NoResult, Outcomes, Result
 from labkit.runs.statuses import Status, read_statuses
 from labkit.system.files import Unreadable, read_json
 
@@ -98,7 +98,10 @@ def from_file(path: Path) -> Source:
     lines: dict[tuple[str, int], int] = {}
     first = text.splitlines().index('"results": [') + 2  # a list begins in the line after its name, and lines count from 1
     for number, told in enumerate(content["results"], first):
-        outcome = outcome_of(told, f"{path}, line {number}")
+        try:
+            outcome = outcome_of(told, f"{path}, line {number}")
+        except Unreadable as error:
+            raise Unreadable(str(error).replace(AGAIN, remedy)) from None
         outcomes.setdefault(outcome.name, []).append(outcome)
         lines[outcome.name, outcome.repeat] = number
     rows = tuple(Planned(row["name"], None, row["reason"], row["stands_for"]) for row in content["rows"])

@@ -152,7 +152,12 @@ def notebooks(found: Found) -> list[dict[str, Any]]:
                 ending: found.source.folder / "notebooks" / f"{status.notebook}.{ending}" for ending in ("html", "ipynb", "log")
             }
             files = {ending: relative(path, found.folder) for ending, path in paths.items() if path.exists()}
-        told: dict[str, Any] = {"name": status.notebook, "status": status.status, "reason": status.reason, "seconds": f"{status.seconds:.0f}"}
+        told: dict[str, Any] = {
+            "name": status.notebook,
+            "status": status.status,
+            "reason": status.reason,
+            "seconds": f"{status.seconds:.0f}",
+        }
         href = relative(itself, found.folder) if found.source.published and itself.exists() else None
         lines.append(told | {"href": href, "files": files})
     return lines
