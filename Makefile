@@ -11,6 +11,7 @@ PROFILE ?= quick
 ARGS ?=
 
 BIN := $(if $(findstring /,$(PYTHON)),$(dir $(PYTHON)))
+QUIET := --quiet --quiet
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.done)
 
 help: ## show this list
@@ -19,7 +20,7 @@ help: ## show this list
 
 setup: $(READY) ## set up .venv from requirements.lock, if that is not done yet
 
-report: $(READY) ## run what is missing of PROFILE and write the report
+report: $(READY) ## run what is missing of PROFILE, write the report to runs/PROFILE/report (ARGS=--publish: replace the committed one)
 	$(BIN)labkit report --profile $(PROFILE) $(ARGS)
 
 test: $(READY) ## all tests that this machine can run
@@ -52,8 +53,9 @@ $(VENV)/.done: requirements.lock pyproject.toml
 	  done; \
 	  echo "$$py -m venv $(VENV)"; "$$py" -m venv --clear $(VENV); \
 	fi
-	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@echo 'installing requirements.lock into $(VENV), which takes some minutes'
+	@$(VENV)/bin/python -m pip install $(QUIET) --require-hashes -r requirements.lock
+	@$(VENV)/bin/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
 	@touch $@
 
 # Keeps every pin that pyproject.toml still allows; `make lock ARGS=--upgrade` moves them all but torch, which moves on purpose only.

@@ -14,21 +14,9 @@ from typing import Annotated, Any
 import typer
 
 import labkit
+from labkit import terminal
 from labkit.processes.diagnose import RunFailed
 from labkit.rows.fields import SpecError
-from labkit.terminal import (
-    WORDS,
-    for_print,
-    notebook_bar,
-    print_all_letters,
-    print_json,
-    print_message,
-    print_results,
-    print_table,
-    read_numbers,
-    read_sets,
-    run_bar,
-)
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # typer offers these values
@@ -42,7 +30,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per li
 Only = Annotated[str, typer.Option(metavar="N,N", help="Only the notebooks of these numbers.")]
 Lang = Annotated[Language, typer.Option(help="Languages of the report.")]
 Deadline = Annotated[float | None, typer.Option(metavar="S", help="End a notebook after S seconds.")]
-Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report lies, if not in the repository.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report lies, if not beside the results.")]
+Publish = Annotated[bool, typer.Option("--publish", help="Replace the repository's report, and keep its results beside it.")]
+Classic = Annotated[bool, typer.Option("--classic", help="Train nothing; write the published report's three sections alone.")]
+Rewrite = Annotated[bool, typer.Option("--rewrite", help="Write again what differs, from the same results and pictures.")]
 Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="Number of runs of each side; the sides take turns.")]
 
 
@@ -68,19 +59,19 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
     from labkit.rows import params
     from labkit.runs.plan import plan
 
-    lines = {line["name"]: line for line in map(for_print, kept_lines(plan("all", profile)))}
+    lines = {line["name"]: line for line in map(terminal.for_print, kept_lines(plan("all", profile)))}
     for name, line in lines.items():
         line["groups"] = [group.number for group in params.groups() if name in group.rows]
         line["runs_as"] = next((twin for twin, other in lines.items() if name in other["stands_for"]), None)
     ordered = [lines[name] for name in params.all_names()]
     if as_json:
-        return print_json(ordered)
+        return terminal.print_json(ordered)
     for line in ordered:
         here = {"ok": "has a result", "not run": "runs here", "needs": line["reason"]}
-        last_time = f"runs here; last time: {WORDS.get(line['status'], line['status'])}"
+        last_time = f"runs here; last time: {terminal.WORDS.get(line['status'], line['status'])}"
         line["here"] = f"runs as {line['runs_as']}" if line["runs_as"] else here.get(line["status"], last_time)
         line["groups"] = ", ".join(map(str, line["groups"]))
-    print_table(ordered, {"name": "row", "groups": "groups", "batch_size": "batch size", "here": "on this machine"})
+    terminal.print_table(ordered, {"name": "row", "groups": "groups", "batch_size": "batch size", "here": "on this machine"})
 
 
 @app.command()
@@ -97,15 +88,15 @@ def run(
     """
     from labkit.runs.plan import plan
 
-    lines = train(names, profile, read_sets(sets), repeats, fresh)
+    lines = train(names, profile, terminal.read_sets(sets), repeats, fresh)
     if as_json:
-        print_json(lines)
+        terminal.print_json(lines)
     else:
-        print_results(lines, ["name", "images_per_s", "best_acc_pct", "max_mem_mib", "startup_s", "total_time_s"])
-    plans = [plan(name, profile, read_sets(sets)) for name in names]
+        terminal.print_results(lines, ["name", "images_per_s", "best_acc_pct", "max_mem_mib", "startup_s", "total_time_s"])
+    plans = [plan(name, profile, terminal.read_sets(sets)) for name in names]
     lacking = [planned.rows[0] for planned in plans if not planned.runnable]
     for row in lacking:
-        print_message(f"{row.name} {row.reason}")
+        terminal.print_message(f"{row.name} {row.reason}")
     finish(lines, NEEDS if lacking else 0)
 
 
@@ -120,50 +111,67 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
     from labkit.results.table import kept_lines
     from labkit.runs.plan import plan
 
-    lines = [for_print(line) for line in kept_lines(plan("all", profile, read_sets(sets)))]
+    lines = [terminal.for_print(line) for line in kept_lines(plan("all", profile, terminal.read_sets(sets)))]
     lines.sort(key=lambda line: -(line["images_per_s"] or 0))
     if as_json:
-        return print_json(lines)
-    print_results(lines, ["name", "model", "batch_size", "best_acc_pct", "images_per_s", "max_mem_mib", "total_time_s"])
+        return terminal.print_json(lines)
+    terminal.print_results(lines, ["name", "model", "batch_size", "best_acc_pct", "images_per_s", "max_mem_mib", "total_time_s"])
 
 
 @app.command()
 def report(
     profile: Profile = "quick", only: Only = "", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False,
-    lang: Lang = Language.both, deadline: Deadline = None, folder: Folder = None,
+    lang: Lang = Language.both, deadline: Deadline = None, folder: Folder = None, publish: Publish = False, classic: Classic = False,
 ) -> None:  # fmt: skip
     """Execute all notebooks, which train every row that this machine can run, and write the report. What is still valid is kept.
+
+    It goes into runs/<profile>/report/. With --publish it replaces the one that is committed, in both languages.
 
     \b
     labkit report
     labkit report --profile classroom --repeats 3
     labkit report --only 4,10 --fresh --lang zh
+    labkit report --classic
     """
     from labkit.batch import batch
     from labkit.batch.notebooks import discover
-    from labkit.report.write import check_place, write_report
+    from labkit.batch.progress import Watch
+    from labkit.report.write import check_place, report_path, write_report
     from labkit.results.table import kept_lines
     from labkit.rows import params
     from labkit.runs.plan import plan
 
-    began, before, overrides, numbers = time.monotonic(), batch.results_at(), read_sets(sets), read_numbers(only)
-    path, names = folder and folder / "report.md", [notebook.name for notebook in discover(numbers)]
-    check_place(path)
-    with notebook_bar(names) as on_progress:
-        statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
+    began, before, overrides, numbers = (
+        time.monotonic(),
+        batch.results_at(),
+        terminal.read_sets(sets),
+        terminal.read_numbers(only),
+    )
+    if publish and (classic or lang is not Language.both):
+        raise SpecError("--publish: replaces the whole report; leave out --classic and --lang")
+    if classic and (only or repeats != 1 or fresh or deadline):
+        raise SpecError("--classic: trains nothing; leave out --only, --repeats, --fresh and --deadline")
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
+    everything, about = plan("all", profile, overrides), params.profile(profile).about
+    path = folder / "report.md" if folder else report_path(everything.folder, publish)
+    check_place(path, publish)
+    if classic:
+        return print(*write_report(profile, overrides, path, languages, classic=True), sep="\n")
+    names = [notebook.name for notebook in discover(numbers)]
+    with terminal.notebook_bar(names, Watch(everything.label), about) as on_progress:
+        statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
     unwritten = False
     try:
-        print(*write_report(profile, overrides, path, languages=languages), sep="\n")
+        print(*write_report(profile, overrides, path, languages, publish), sep="\n")
     except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
-        print_message(error)
+        terminal.print_message(error)
         unwritten = True
     new, wall_s = batch.results_since(before), time.monotonic() - began
     trained, tested = (f"{100 * sum(getattr(result, key) for result in new) / wall_s:.0f} %" for key in ("train_s", "eval_s"))
     print(f"wall time {wall_s:.0f} s for {len(new)} new runs: {trained} training, {tested} evaluation")
     rows = "all" if numbers is None else [group.number for group in params.groups() if group.number in numbers]
-    lines = [for_print(line) for line in kept_lines(plan(rows, profile, overrides))] if rows else []
-    print_results([line for line in lines if line["status"] not in ("ok", "needs")], [])
+    lines = [terminal.for_print(line) for line in kept_lines(plan(rows, profile, overrides))] if rows else []
+    terminal.print_results([line for line in lines if line["status"] not in ("ok", "needs")], [])
     failed = [status for status in statuses if status.status != "ok"]
     for status in failed:
         print(f"notebook {status.notebook}: {status.status}: {status.reason}")
@@ -171,18 +179,25 @@ def report(
 
 
 @app.command()
-def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None) -> None:
-    """Make the report's tables and texts again from the result folders, and compare. Exit code 1 if the files say anything else.
+def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, rewrite: Rewrite = False) -> None:
+    """Make the report's tables and texts again from the results, and compare. Exit code 1 if the files say anything else.
+
+    Where there are no results, as in a fresh clone, the committed report is compared with those that lie beside it.
 
     \b
     labkit check --profile classroom
+    labkit check --folder .              the committed report, also where there are results
     """
-    from labkit.report.check import check_report, report_files
+    from labkit.report.check import check_report, report_files, report_to_check
 
-    path = folder and folder / "report.md"
-    differences = check_report(profile, read_sets(sets), path)
-    print(*(differences or [f"{', '.join(file.name for file in report_files(path))}: as the result folders say"]), sep="\n")
-    raise typer.Exit(FAILED if differences else 0)
+    overrides = terminal.read_sets(sets)
+    path = folder / "report.md" if folder else report_to_check(profile, overrides)
+    differences = check_report(profile, overrides, path, rewrite)
+    names = ", ".join(file.name for file in report_files(path))
+    print(*(differences or [f"{path.parent}: {names}: as the results say"]), sep="\n")
+    if differences and rewrite:
+        print("written again: the files above are now as the results say")
+    raise typer.Exit(FAILED if differences and not rewrite else 0)
 
 
 @app.command()
@@ -191,7 +206,7 @@ def doctor(as_json: Json = False) -> None:
     from labkit.probes import doctor
 
     findings = doctor.examine()
-    print_json(map(vars, findings)) if as_json else print(*findings, sep="\n")
+    terminal.print_json(map(vars, findings)) if as_json else print(*findings, sep="\n")
     raise typer.Exit(FAILED if any(finding.level == "problem" for finding in findings) else 0)
 
 
@@ -209,9 +224,9 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
     from labkit.runs.train import get_ready, train_rows
 
     planned = get_ready(names, profile, repeats, fresh, overrides)
-    with run_bar([row.name for row in planned.runnable], repeats) as on_progress:
+    with terminal.run_bar([row.name for row in planned.runnable], repeats) as on_progress:
         outcomes = train_rows(planned, repeats, fresh, on_progress)
-    return [for_print(line) for line in lines_of(planned, outcomes)]
+    return [terminal.for_print(line) for line in lines_of(planned, outcomes)]
 
 
 def finish(lines: list[dict[str, Any]], code: int = 0) -> None:
@@ -221,16 +236,16 @@ def finish(lines: list[dict[str, Any]], code: int = 0) -> None:
 
 def main() -> None:
     """Run the command line. An error becomes one line on stderr and an exit code, not a traceback."""
-    print_all_letters()
+    terminal.print_all_letters()
     try:
         app(prog_name="labkit")
     except (SpecError, OSError) as error:
-        print_message(error)
+        terminal.print_message(error)
         sys.exit(BAD_INPUT if isinstance(error, SpecError) else FAILED)
     except RunFailed as failed:  # not of a row, which would be told with its status: the fork server could not start
-        print_message(failed.reason)
+        terminal.print_message(failed.reason)
         sys.exit(FAILED)
     except SystemExit as left:
         if left.code == INTERRUPTED:
-            print_message("interrupted; finished runs are kept, and the same command continues after them")
+            terminal.print_message("interrupted; finished runs are kept, and the same command continues after them")
         raise

@@ -17,6 +17,7 @@ from labkit.rows.catalog import DATASETS
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec, read_text_value
 
+SAY_S = 30.0  # how often a log hears of a row that is being trained
 WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet"}
 
 
@@ -111,22 +112,29 @@ def print_message(text: object) -> None:
 
 
 @contextmanager
+def bar(total: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """A progress bar on stderr, shown only on a terminal, and its task."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress, progress.add_task("starting", total=total)
+
+
+@contextmanager
 def run_bar(names: list[str], repeats: int) -> Iterator[Callable[[Any, int, list[dict[str, Any]]], None]]:
     """Gives the `on_progress` of `labkit.run`, and shows progress on stderr meanwhile: a bar on a terminal, else a line when a run starts.
 
     `names`: the rows that are trained, in order; each is trained `repeats` times.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn
-
-    console, announced = Console(stderr=True), set()
-    columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        bar_task = bar.add_task("starting", total=None)
+    announced = set()
+    with bar() as (progress, shown):
 
         def on_progress(row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
             done, total, spec = (repeat - 1) * len(names) + names.index(row.name), repeats * len(names), row.spec
-            if not console.is_terminal and done not in announced:
+            if not progress.console.is_terminal and done not in announced:
                 announced.add(done)
                 print_message(f"run {done + 1} of {total}: {row.name}")
             steps = (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step
@@ -136,42 +144,51 @@ def run_bar(names: list[str], repeats: int) -> Iterator[Callable[[Any, int, list
             if losses:
                 where += f", loss {losses[0]:.3f}"
             part = (epoch + step / steps) / spec.epochs
-            bar.update(bar_task, total=total, completed=done + part, description=f"{where}\n{row.name}")
+            progress.update(shown, total=total, completed=done + part, description=f"{where}\n{row.name}")
 
         yield on_progress
 
 
 @contextmanager
-def notebook_bar(names: list[str]) -> Iterator[Callable[[Any, dict[str, Any]], None]]:
-    """Gives the `on_progress` of `labkit.batch.batch.run_notebooks`, and shows progress on stderr meanwhile.
+def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[[Any, dict[str, Any]], None]]:
+    """What to give `labkit.batch.batch.run_notebooks` as `on_progress`. On a terminal a bar, which says which row trains and how
+    far it is; elsewhere lines on stderr: when a notebook begins, when a row does, and every SAY_S seconds in between. A line when a
+    notebook ends.
 
-    On a terminal: a bar, and a line when a notebook ends. Elsewhere: a line when a notebook begins, and one when it ends.
+    `watch`: a `labkit.batch.progress.Watch`; `about`: of the profile, which is told where nobody knows how long it will take.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn
+    from labkit.batch.progress import duration
 
-    console, begun = Console(stderr=True), set()
-    columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        bar_task = bar.add_task("starting", total=len(names))
+    begun, said = set(), {"row": "", "at": 0.0}
+    took_s = watch.took_s(names)
+    print_message(
+        about
+        if took_s is None
+        else f"about {duration(took_s)} if all is trained again, as last time; what is still valid is kept"
+    )
+    with bar(len(names)) as (progress, shown):
 
         def on_progress(task: Any, event: dict[str, Any]) -> None:
             name = task.notebook.name
             done = names.index(name)
             where = f"notebook {done + 1} of {len(names)}: {name}"
             if "status" in event:
-                line = f"labkit: {where}: {'ok, and still valid' if event['kept'] else event['status']}"
-                if event["reason"]:
-                    line += f": {event['reason']}"
-                line = " ".join(line.split())
-                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            elif name not in begun and not console.is_terminal:
+                told = "ok, and still valid" if event["kept"] else event["status"]
+                line = " ".join(f"labkit: {where}: {told}{': ' if event['reason'] else ''}{event['reason']}".split())
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                return
+            if name not in begun and not progress.console.is_terminal:
                 print_message(where)
             begun.add(name)
-            if "cell" in event:
-                text = f"{where}, cell {event['cell']} of {event['cells']}"
-                if event["row"]:
-                    text += f"\n{event['row']}"
-                bar.update(bar_task, completed=done + event["cell"] / event["cells"], description=text)
+            row, seconds = event["row"] or "", event["seconds"]
+            how_far = watch.row(row) if row else ""
+            if progress.console.is_terminal:
+                left_s = watch.took_s(names[done:])
+                more = "" if left_s is None else f", about {duration(max(left_s - seconds, 0))} more for all"
+                told = f"{where}, cell {event['cell']} of {event['cells']}{more}" + (f"\n{how_far}" if how_far else "")
+                progress.update(shown, completed=done + event["cell"] / event["cells"], description=told)
+            elif how_far and (row != said["row"] or not 0 <= seconds - said["at"] < SAY_S):
+                said.update(row=row, at=seconds)
+                print_message(f"training {how_far}")
 
         yield on_progress

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -123,3 +126,15 @@ def test_a_checkout_that_was_never_installed_knows_its_version(monkeypatch: pyte
 
     monkeypatch.setattr(machine, "version", of_others)
     assert machine.versions()["labkit"] == labkit.__version__ == installed
+
+
+def test_set_up_hides_pip_s_warnings_and_shows_its_errors() -> None:
+    """A machine's own settings of pip make it warn at every call, such as of a folder that is not there."""
+    text = (ROOT / "Makefile").read_text()
+    (flags,) = re.findall(r"^QUIET := (.*)", text, re.M)
+    recipe = text.partition("$(VENV)/.done: ")[2].partition("\n\n")[0]
+    assert recipe.count("pip install") == recipe.count("pip install $(QUIET)") == 2
+    command = [sys.executable, "-m", "pip", "install", *flags.split(), "--no-index", "no-such-package"]
+    done = subprocess.run(command, env={**os.environ, "PIP_FIND_LINKS": "/no/such/folder"}, capture_output=True, text=True)
+    assert done.returncode == 1 and "No matching distribution found for no-such-package" in done.stderr
+    assert "WARNING" not in done.stderr

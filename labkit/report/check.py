@@ -1,4 +1,4 @@
-"""Does the report say what the result folders say? Its files are made again from the folders, and compared with those on disk."""
+"""Does the report say what its results say? Its files are made again from the results, and compared with those on disk."""
 
 from __future__ import annotations
 
@@ -9,34 +9,48 @@ import re
 from pathlib import Path
 from typing import Any
 
+from labkit.report.source import FILE, from_folders, settings_of
 from labkit.report.view import Found
 from labkit.report.words import LANGUAGES
-from labkit.report.write import STYLES, Content, file_of, texts
+from labkit.report.write import STYLES, Content, file_of, published_source, report_path, texts
 from labkit.rows import params
+from labkit.system.files import write_whole
 
 LONGEST = 160  # characters of a line that are shown
 
 
-def report_files(path: Path | None = None) -> list[Path]:
-    """The report's files that are there."""
-    path = Path(path or params.ROOT / "report.md").absolute()
-    files = [file_of(path, language, style) for language in LANGUAGES for style in STYLES]
+def report_files(path: Path) -> list[Path]:
+    """The report's files that are there. `path`: of report.md, be it there or not."""
+    files = [file_of(path.absolute(), language, style) for language in LANGUAGES for style in STYLES]
     return [file for file in files if file.exists()]
 
 
-def check_report(profile: str = "quick", overrides: dict[str, Any] | None = None, path: Path | None = None) -> list[str]:
-    """Where the report's files differ from what the profile's folders say, a line each; none: nowhere. Draws nothing: a page
-    must show the pictures that lie in plots/.
+def report_to_check(profile: str = "quick", overrides: dict[str, Any] | None = None) -> Path:
+    """Where report.md of the report to check lies if nobody says: the user's own if the profile's folders hold results, else the
+    published one of the repository."""
+    source = from_folders(profile, overrides or {})
+    return report_path(source.folder, publish=not source.has_results and (params.ROOT / FILE).exists())
 
-    Raises SpecError for an unknown profile or a bad override, OSError if there is no report or there are no results.
+
+def check_report(profile: str, overrides: dict[str, Any], path: Path, rewrite: bool = False) -> list[str]:
+    """Where the report's files differ from what the results say, a line each; none: nowhere. The results are those in the file
+    beside a published report, else those in the profile's folders. Draws nothing: a page must show the pictures that lie in
+    plots/. `rewrite`: replace each file that differs.
+
+    Raises SpecError for an unknown profile or a bad override, Unreadable for results that were edited, OSError if there is no
+    report, or no results.
     """
-    path = Path(path or params.ROOT / "report.md").absolute()
-    content = Content(Found(profile, overrides or {}, path.parent), path)
+    path = path.absolute()
+    if (path.parent / FILE).exists():
+        source = published_source(path.parent / FILE, settings_of(profile, overrides))
+    else:
+        source = from_folders(profile, overrides)
+    if not source.has_results:
+        remedy = f"`labkit report {source.settings}` trains the rows, and with --publish keeps the results beside the report"
+        raise OSError(f"{source.folder}: holds no results to check {path} with; {remedy}")
     if not (there := report_files(path)):
-        raise OSError(f"{path}: there is no report to check; `labkit report --profile {profile}` writes one")
-    if not content.found.ran:
-        folder = path.parent / content.found.runs
-        raise OSError(f"{folder}: holds no results to check the report with; `labkit report --profile {profile}` trains the rows")
+        raise OSError(f"{path}: there is no report to check; `labkit report {source.settings}` writes one")
+    content = Content(Found(source, path.parent), path)
     # A report names its other language only if both were written together.
     possible = [texts(content, languages) for languages in [LANGUAGES, *((language,) for language in LANGUAGES)]]
     differences = []
@@ -44,6 +58,8 @@ def check_report(profile: str = "quick", overrides: dict[str, Any] | None = None
         text, right = file.read_text(encoding="utf-8"), [files[file] for files in possible if file in files]
         if text not in right:
             differences += [f"{file.name}, {told}" for told in compare(text, right[0])]
+            if rewrite:
+                write_whole(file, right[0].encode())
     return differences
 
 
@@ -61,7 +77,7 @@ def compare(text: str, right: str) -> list[str]:
                 told.append(f"line {n + 1}: should not be there: {shown(line)[:LONGEST]}")
             else:
                 told += [
-                    f"line {n + 1}{where}: has {x}, the folders say {y}" for where, x, y in differing(line, expected, headers[n])
+                    f"line {n + 1}{where}: has {x}, the results say {y}" for where, x, y in differing(line, expected, headers[n])
                 ]
     return told
 

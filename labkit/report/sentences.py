@@ -39,7 +39,8 @@ class Say:
         """A number of a row. In a page it is a link to where it comes from; in Markdown the row's name is."""
         if text is None:
             return self.nothing
-        return self.t.link(text, self.view["links"][row]) if self.html else Markup(self.t.set(text))
+        links = self.view["links"]
+        return self.t.link(text, links[row]) if self.html and row in links else Markup(self.t.set(text))
 
     def sentences(self, *parts: Markup) -> Markup:
         return self.t.listed((part for part in parts if part), "separator.sentence")
@@ -60,8 +61,9 @@ class Say:
 
     def opening(self) -> Markup:
         v, t = self.view, self.t
-        rows = len(v["results"])
-        ran = t("opening.ran", n=rows) if rows else t("opening.nothing")
+        rows, file = len(v["results"]), v["file"]
+        where = t("opening.file", file=t.link(file, file)) if file else t("opening.folders")
+        ran = t("opening.ran", n=rows, where=where) if rows else t("opening.nothing")
         scale = t("opening.profile", profile=v["profile"], about=v["about"][t.language])
         return self.sentences(ran, scale, t("opening.changed", values=t.listed(v["changed"])) if v["changed"] else Markup())
 
@@ -97,11 +99,10 @@ class Say:
     def groups(self) -> Cells:
         lines = []
         for group in self.view["groups"]:
-            number = Markup(group["number"])
-            if self.html and self.view["results"]:
-                number = self.t.link(number, f"#group-{group['number']}")
-            titles = [Markup(self.t.set(group["title"][language])) for language in ("zh", "en")]
-            lines.append([number, *titles, Markup(self.t.set(group["compares"][self.t.language]))])
+            name = self.t("groups.name", number=group["number"])
+            if self.html and self.view["links"]:
+                name = self.t.link(name, f"#group-{group['number']}")
+            lines.append([name, *(Markup(self.t.set(group[key][self.t.language])) for key in ("title", "compares"))])
         return lines
 
     def title(self, group: dict[str, Any]) -> Markup:
@@ -207,19 +208,22 @@ class Say:
             said.append(self.t("meaning.staleness_row", row=self.row(line["name"]), counts=counts))
         return said + ([self.t("meaning.staleness")] if self.view["staleness"] else [])
 
+    def notebooks_header(self) -> list[Markup]:
+        return self.header("notebooks", ["name", "status", "seconds", *([] if self.view["file"] else ["files"]), "reason"])
+
     def notebooks(self) -> Cells:
         lines = []
         for line in self.view["notebooks"]:
             files = self.t.listed(self.t.link(self.t(f"notebooks.{ending}"), href) for ending, href in line["files"].items())
             status = self.t.known(f"status.{line['status']}", line["status"])
             name, seconds, reason = (Markup(self.t.set(line[key])) for key in ("name", "seconds", "reason"))
-            lines.append([name, status, seconds, files, reason])
+            name = self.t.link(name, line["href"]) if line["href"] else name
+            lines.append([name, status, seconds, *([] if self.view["file"] else [files]), reason])
         return lines
 
     def facts(self) -> list[Markup]:
         facts, t = self.view["facts"], self.t
-        commit = t.listed(facts["commits"])
-        repeats = t.listed(facts["repeats"])
+        commit, repeats = t.listed(facts["commits"]), t.listed(facts["repeats"])
         return [
             t("run.machine", text=t.listed(map(self.machine, facts["machines"]), "separator.clause")),
             t("run.data", text=t.listed(map(self.data, facts["data"]), "separator.clause")),
@@ -240,6 +244,7 @@ class Say:
 
     def again(self) -> Markup:
         name, settings = self.view["profile"], self.view["settings"]
-        make = "make report" + f" PROFILE={name}" * (name != "quick") + f' ARGS="{settings.strip()}"' * bool(settings)
-        report, check = (f"labkit {word} --profile {name}{settings}" for word in ("report", "check"))
+        changed = settings.removeprefix(f"--profile {name}").strip()
+        make = "make report" + f" PROFILE={name}" * (name != "quick") + f' ARGS="{changed}"' * bool(changed)
+        report, check = (f"labkit {word} {settings}" for word in ("report", "check"))
         return self.t("again.text", make=self.t.code(make), command=self.t.code(report), check=self.t.code(check))

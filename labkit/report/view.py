@@ -6,32 +6,28 @@ row name in `links`.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from labkit.report.source import FILE, Source, relative
 from labkit.results import groups, provenance
 from labkit.results.metrics import PUBLISHED
 from labkit.results.ranks import agreement
-from labkit.results.table import TIMES, good, read_results, time_parts
+from labkit.results.table import TIMES, good, time_parts
 from labkit.results.verdict import Row
 from labkit.rows import params
-from labkit.runs.plan import Planned, plan
+from labkit.runs.plan import Planned
 from labkit.runs.result import NoResult, Outcomes, Results
-from labkit.runs.statuses import read_statuses
 
 
 class Found:
-    """What one profile's folders hold. `runs`: the way from the report's folder to them."""
+    """What the source of a report holds, as rows. `folder`: where the report lies."""
 
-    def __init__(self, profile: str, overrides: dict[str, Any], folder: Path):
-        planned = plan("all", profile, overrides)
-        self.label, self.profile, self.overrides, self.folder = planned.label, planned.profile, planned.overrides, folder
-        self.runs = Path(os.path.relpath(planned.folder.absolute(), folder))
-        found = read_results(planned.label)
+    def __init__(self, source: Source, folder: Path):
+        self.source, self.folder = source, folder
+        planned, found = source.planned, source.outcomes
         ended_well = good(found)
         self.rows = [row_of(one, found, ended_well) for one in planned]
         # Where NCCL ran, its Gloo stand-in is not missing.
@@ -41,8 +37,9 @@ class Found:
         self.ran = sorted((row for row in self.rows if row.good), key=lambda row: (-(row.median("images_per_s") or 0), row.name))
         self.results = [result for row in self.ran for result in row.good]
 
-    def href(self, *parts: Any) -> str:
-        return quote(self.runs.joinpath(*map(str, parts)).as_posix(), safe="/+=.")
+    def link(self, name: str, repeats: list[int]) -> str:
+        """The way to what a row's runs left."""
+        return self.source.link(self.folder, name, repeats)
 
 
 def row_of(planned: Planned, found: Outcomes, ended_well: Results) -> Row:
@@ -53,19 +50,22 @@ def row_of(planned: Planned, found: Outcomes, ended_well: Results) -> Row:
 
 
 def view(found: Found) -> dict[str, Any]:
-    profile, settings = found.profile, "".join(f" --set {key}={value}" for key, value in sorted(found.overrides.items()))
+    """All that the report tells. A published report says nothing of the machine that it is read on."""
+    source, profile = found.source, found.source.profile
+    notes = provenance.notes(profile, source.overrides, found.results)
     return {
         "profile": profile.name,
+        "file": FILE if source.published else None,
         "about": {"en": profile.about, "zh": profile.about_zh},
-        "changed": [f"{key}={value}" for key, value in sorted(found.overrides.items())],
-        "settings": settings,
+        "changed": [f"{key}={value}" for key, value in sorted(source.overrides.items())],
+        "settings": source.settings,
         "facts": provenance.facts(found.results) if found.ran else None,
-        "notes": provenance.notes(profile, found.overrides, found.results),
+        "notes": [note for note in notes if not (source.published and note["kind"] == "other_machine")],
         "devices": sorted({result.spec.device for result in found.results}),
         "results": [line_of(row) for row in found.ran],
         "others": found.others,
         "groups": [groups.of_group(group, found.rows) for group in params.groups()],
-        "absent": absent(found, settings),
+        "absent": absent(found),
         "agreement": agreement(found.rows) if found.ran else [],
         "time": time(found) if found.ran else None,
         "staleness": staleness(found),
@@ -75,10 +75,11 @@ def view(found: Found) -> dict[str, Any]:
 
 
 def links(found: Found) -> dict[str, str]:
-    """Where each row's results lie: the folder of its run, or of all its repeats."""
-    runs = {row.name: row.good or row.bad for row in found.rows if row.good or row.bad}
-    here = {name: found.href(name, *([results[0].repeat] if len(results) == 1 else [])) for name, results in runs.items()}
-    return here | {name: found.href(name) for name in found.others}
+    """Where each row's results lie: those of its run, or of all its repeats."""
+    outcomes = {row.name: row.good or row.bad for row in found.rows} | {
+        name: found.source.outcomes[name] for name in found.others
+    }
+    return {name: found.link(name, [one.repeat for one in runs]) for name, runs in outcomes.items() if runs}
 
 
 def line_of(row: Row) -> dict[str, Any]:
@@ -97,21 +98,21 @@ def with_spread(row: Row, key: str, digits: int) -> str | None:
     return median if least == most else f"{median} ({least}–{most})"
 
 
-def absent(found: Found, settings: str) -> list[dict[str, Any]]:
+def absent(found: Found) -> list[dict[str, Any]]:
     """Runs that gave no result, with the reason that they left; and rows without a run, with what they need or how to run them."""
     lines: list[dict[str, Any]] = []
     for row in found.rows:
         nothing: dict[str, Any] = {"name": row.name, "href": None, "repeat": None, "reason": None, "command": None}
         for result in row.bad:
             repeat = result.repeat if len(row.good) + len(row.bad) > 1 else None
-            told = {"href": found.href(row.name, result.repeat), "repeat": repeat, "reason": result.reason}
+            told = {"href": found.link(row.name, [result.repeat]), "repeat": repeat, "reason": result.reason}
             lines.append(nothing | told | {"status": result.status})
         if row.good or row.bad:
             continue
         if row.reason:
             lines.append(nothing | {"status": "needs", "reason": row.reason})
         else:
-            command = f"labkit run {row.name} --profile {found.profile.name}{settings}"
+            command = f"labkit run {row.name} {found.source.settings}"
             lines.append(nothing | {"status": "not run", "command": command})
     return lines
 
@@ -141,12 +142,22 @@ def staleness(found: Found) -> list[dict[str, Any]]:
 
 
 def notebooks(found: Found) -> list[dict[str, Any]]:
-    """How the notebooks ended whose results these are, if a batch ran them; with links to what there is of them."""
+    """How the notebooks ended whose results these are, if a batch ran them; with links to what there is of them. A published
+    report brings no executed notebook with it, and leads to the notebook itself."""
     lines = []
-    for status in read_statuses(found.label):
-        names = {ending: f"{status.notebook}.{ending}" for ending in ("html", "ipynb", "log")}
-        there = {ending: name for ending, name in names.items() if (found.folder / found.runs / "notebooks" / name).exists()}
-        files = {ending: found.href("notebooks", name) for ending, name in there.items()}
-        told = {"name": status.notebook, "status": status.status, "reason": status.reason, "seconds": f"{status.seconds:.0f}"}
-        lines.append(told | {"files": files})
+    for status in found.source.notebooks:
+        itself, files = found.folder / "notebooks" / f"{status.notebook}.ipynb", dict[str, str]()
+        if not found.source.published:
+            paths = {
+                ending: found.source.folder / "notebooks" / f"{status.notebook}.{ending}" for ending in ("html", "ipynb", "log")
+            }
+            files = {ending: relative(path, found.folder) for ending, path in paths.items() if path.exists()}
+        told: dict[str, Any] = {
+            "name": status.notebook,
+            "status": status.status,
+            "reason": status.reason,
+            "seconds": f"{status.seconds:.0f}",
+        }
+        href = relative(itself, found.folder) if found.source.published and itself.exists() else None
+        lines.append(told | {"href": href, "files": files})
     return lines

@@ -1,10 +1,11 @@
-"""The report: result folders in, report.md, report.html and their plots out, in English and Chinese. Trains nothing.
+"""The report: results in, report.md, report.html and their plots out, in English and Chinese. Trains nothing.
 
-report_view.py     what it tells, as plain data: provenance.py where figures come from, beside.py and verdict.py beside the
-                   published report, report_ranks.py all rows together
-report_words.py    templates/words.*.yaml in Markdown or HTML
-report_say.py      the data in the words' places
-templates/         how Markdown and page are arranged
+source.py      what it is made from: result folders, or the file of a published report
+view.py        what it tells, as plain data
+words.py       templates/words.*.yaml in Markdown or HTML
+sentences.py   the data in the words' places
+templates/     how Markdown and page are arranged
+check.py       are the files as the results say?
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import os
 import re
 import tempfile
 from collections.abc import Iterable
@@ -23,6 +23,7 @@ from markupsafe import Markup
 
 from labkit.report.markdown import table
 from labkit.report.sentences import Say
+from labkit.report.source import FILE, Source, from_file, from_folders, to_publish
 from labkit.report.view import Found, view
 from labkit.report.words import HTML, LANGUAGES, MARKDOWN, TEMPLATES, Style, Words
 from labkit.rows import params
@@ -31,7 +32,10 @@ from labkit.system.files import write_whole
 
 STYLES = (MARKDOWN, HTML)
 COLOURS = 128  # of an inlined picture
-SECTIONS = ("results", "groups", "plots", "beside", "absent", "agreement", "time", "meaning", "notebooks", "run", "again")
+OPENING = ("results", "groups", "plots")  # sections as published; those that follow are ours
+SECTIONS = (
+    *OPENING, "about", "overviews", "beside", "absent", "agreement", "time", "meaning", "notebooks", "run", "again",
+)  # fmt: skip
 
 
 def write_report(
@@ -39,31 +43,62 @@ def write_report(
     overrides: dict[str, Any] | None = None,
     path: Path | None = None,
     languages: Iterable[str] = LANGUAGES,
+    publish: bool = False,
+    classic: bool = False,
 ) -> list[Path]:
     """Write report.md and report.html, in Chinese report.zh.md and report.zh.html, and plots/ beside them, from what lies in
     the profile's result folders. Returns the files' paths, without the plots'.
 
-    The same folders give the same bytes. `path` is where report.md goes, or would go; by default the repository's root. Each
-    file is replaced whole or not at all. Raises SpecError for an unknown profile or language, or a bad override; OSError where no
-    row has a result and the report that stands there shows some.
+    The same folders give the same bytes. `path` is where report.md goes, or would go (see `report_path`). Each file is replaced
+    whole or not at all. `publish`: the results are written beside the report too, and its links lead there (see `source`).
+    `classic`: report.classic.md and so on, with the three sections of the published report alone; where no row has a result, from
+    the repository's published report.
+
+    Raises SpecError for an unknown profile or language, or a bad override; OSError where no row has a result, and there is a report
+    that shows some, or one is to be published or to be classic.
     """
     from labkit.plots.overviews import save_plots
 
-    path, languages = Path(path or params.ROOT / "report.md").absolute(), checked(languages)
-    found = Found(profile, overrides or {}, path.parent)
-    if not found.ran:
-        keep_results(path, path.parent / found.runs)
+    languages, source = checked(languages), from_folders(profile, overrides or {})
+    path = path.absolute() if path else report_path(source.folder, publish)
+    if not source.has_results:
+        if classic and (params.ROOT / FILE).exists():
+            source = published_source(params.ROOT / FILE, source.settings)
+        elif publish or classic:
+            raise OSError(f"{source.folder}: holds no results; `labkit report {source.settings}` trains the rows")
+        elif not classic:
+            keep_results(path, source.folder)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if publish:
+        write_whole(path.with_name(FILE), to_publish(source).encode())
+        source = from_file(path.with_name(FILE))
+    found = Found(source, path.parent)
     save_plots(found.rows, path.parent / "plots")
-    files = texts(Content(found, path), languages)
+    files = texts(Content(found, path), languages, classic)
     for file, text in files.items():
         write_whole(file, text.encode())
     return list(files)
 
 
-def check_place(path: Path | None = None) -> None:
+def report_path(folder: Path, publish: bool = False) -> Path:
+    """Where report.md goes if nobody says: beside the results in `folder`, a profile's result folders; published, into the
+    repository."""
+    return params.ROOT / "report.md" if publish else folder / "report" / "report.md"
+
+
+def published_source(file: Path, settings: str) -> Source:
+    """What the report beside this file was made from. Raises OSError if it is not the one of these settings."""
+    source = from_file(file)
+    if source.settings != settings:
+        raise OSError(f"{file.parent}: holds the report of {source.settings}, not of {settings}; ask for it by these words")
+    return source
+
+
+def check_place(path: Path, publish: bool = False) -> None:
     """Raise OSError unless a report and its plots can be written there: to be asked before the work of an hour is done for it."""
-    folder = Path(path or params.ROOT / "report.md").absolute().parent
+    folder = path.absolute().parent
+    if not publish and (folder == params.ROOT or (folder / FILE).exists()):
+        raise OSError(f"{folder}: holds the published report; add --publish to replace it, or name another folder")
     for place in (folder, folder / "plots"):
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -80,7 +115,7 @@ def keep_results(path: Path, runs: Path) -> None:
             file, nothing = file_of(path, language, style), Words(language, style)("results.none")
             if file.exists() and str(nothing) not in file.read_text(encoding="utf-8"):
                 raise OSError(
-                    f"{file}: shows results, and there are none in {os.path.normpath(runs)}; the report was left as it is. "
+                    f"{file}: shows results, and there are none in {runs}; the report was left as it is. "
                     "Set LABKIT_RUNS to the folder of the results, or delete the report to have one without"
                 )
 
@@ -106,32 +141,38 @@ class Content:
         stems = [*self.overviews, *self.figures.values()]
         self.inlined = {stem: inlined(path.parent / "plots" / f"{stem}.png") for stem in stems}
         there = {section: bool(self.view["results"]) for section in ("beside", "agreement", "time", "meaning", "run")}
-        there |= {"plots": bool(self.overviews), "notebooks": bool(self.view["notebooks"])}
+        there |= {"overviews": bool(self.overviews), "notebooks": bool(self.view["notebooks"])}
         self.sections = [section for section in SECTIONS if there.get(section, True)]
 
 
-def texts(content: Content, languages: tuple[str, ...]) -> dict[Path, str]:
-    """What belongs into each file."""
+def texts(content: Content, languages: tuple[str, ...], classic: bool = False) -> dict[Path, str]:
+    """What belongs into each file. `classic`: into those with the published sections alone, where names are no links."""
+    path, view, template = content.path, content.view, "report"
+    if classic:
+        path = path.with_name(f"{path.stem}.classic.md")
+        view = view | {"links": {}, "results": [line | {"stands_for": False} for line in view["results"]]}
+        template = "opening"
     written: dict[Path, str] = {}
     for language in languages:
         for style in STYLES:
             t = Words(language, style)
             text = (
                 environment(style)
-                .get_template(f"report.{style.name}.j2")
+                .get_template(f"{template if style is MARKDOWN else 'report'}.{style.name}.j2")
                 .render(
                     t=t,
-                    v=content.view,
-                    say=Say(content.view, t),
+                    v=view,
+                    say=Say(view, t),
+                    classic=classic,
                     language=language,
-                    navigation=navigation(content.path, languages, t),
+                    navigation=navigation(path, languages, t),
                     sections=content.sections,
                     overviews=content.overviews,
                     figures=content.figures,
                     pictures=content.inlined,
                 )
             )
-            written[file_of(content.path, language, style)] = re.sub(r"\n\s*\n+", "\n\n", text).strip() + "\n"
+            written[file_of(path, language, style)] = re.sub(r"\n\s*\n+", "\n\n", text).strip() + "\n"
     return written
 
 

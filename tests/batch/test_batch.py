@@ -6,6 +6,7 @@ How real kernels end stands in test_kernels.py; what happens when the batch itse
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from labkit.batch import batch
 from labkit.batch import notebooks as notebook_files
 from labkit.batch.batch import run_notebooks
 from labkit.batch.notebooks import discover, settable
+from labkit.rows import params
 from labkit.rows.fields import SpecError
+from labkit.runs import folders
 from labkit.runs.statuses import read_statuses
 from tests.helpers.batch_notebooks import GIVEN, GROUP, made_in, write_notebook
 from tests.helpers.command_line import call
@@ -200,17 +203,21 @@ def test_report_executes_writes_and_tells(lab, capsys, monkeypatch) -> None:
     assert (first, second) == ("/some/report.md", "/some/report.zh.md")
     assert times.startswith("wall time ") and " s for 1 new runs: " in times and "training" in times, "the row is trained once"
     begun_and_ended = [f"notebook {n} of 2: {name}" for n, name in ((1, "20_x"), (2, "21_y")) for _ in "ab"]
-    assert [line.removeprefix("labkit: ").removesuffix(": ok") for line in said.err.splitlines()] == begun_and_ended
-    assert asked == [("tiny", {"epochs": 1, "device": "cpu"}, None, {"languages": ("en", "zh")})]
+    told = [line.removeprefix("labkit: ").removesuffix(": ok") for line in said.err.splitlines()]
+    assert [line for line in told[1:] if not line.startswith("training ")] == begun_and_ended
+    assert told[0] == params.profile("tiny").about, "nobody knows yet how long it takes"
+    where = folders.runs_folder() / "tiny+device=cpu+epochs=1" / "report" / "report.md"
+    assert asked == [("tiny", {"epochs": 1, "device": "cpu"}, where, ("en", "zh"), False, {})]
 
     said = call(capsys, monkeypatch, *words, "--only", "20,22", "--lang", "zh")
     assert said.code == 1 and "for 0 new runs" in said.out
     assert "notebook 22_z: failed: In [3]: ValueError: no" in said.out.splitlines()
     assert "20_x: ok, and still valid" in said.err
-    assert asked[1][-1] == {"languages": ("zh",)}
+    assert asked[1][3] == ("zh",)
 
     said = call(capsys, monkeypatch, *words, "--only", "20,21", "--fresh")
     assert said.code == 0 and "for 1 new runs" in said.out, "anew, but once for both"
+    assert re.match(r"labkit: about \d+ s if all is trained again, as last time", said.err)
 
 
 def test_rows_that_failed_count(lab, capsys, monkeypatch) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 
+from labkit.report.source import from_folders
 from labkit.report.view import Found
 from labkit.report.write import write_report
 from labkit.results.table import good, read_results
@@ -66,7 +67,7 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
 
 def rows_now():
     """The rows of the quick profile with what lies in their folders, as the report takes them."""
-    return Found("quick", {}, folders.runs_folder()).rows
+    return Found(from_folders("quick", {}), folders.runs_folder()).rows
 
 
 def results_now():

@@ -7,10 +7,9 @@ import sys
 
 import pytest
 
-from labkit import cli
 from labkit.plots import overviews as plots
 from labkit.report import check as report_check
-from labkit.report.check import check_report, compare
+from labkit.report.check import compare, report_files
 from labkit.report.write import write_report
 from labkit.rows import params
 from labkit.runs import folders
@@ -32,6 +31,10 @@ def report(monkeypatch, tmp_path):
     (tmp_path / "plots" / "throughput.png").write_bytes(PNG)
     write_report(path=tmp_path / "report.md")
     return tmp_path / "report.md"
+
+
+def check_report(profile="quick", path=None):
+    return report_check.check_report(profile, {}, path)
 
 
 def spoil(path, old, new):
@@ -57,12 +60,12 @@ def test_a_report_in_one_language_is_checked(report, languages):
 def test_a_changed_digit_is_found_by_row_and_column(report):
     spoil(report, "| 1200.0 |", "| 1300.0 |")
     (told,) = check_report(path=report)
-    assert re.fullmatch(rf"report\.md, line \d+, {DDP} †, Avg Throughput: has 1300\.0, the folders say 1200\.0", told), told
+    assert re.fullmatch(rf"report\.md, line \d+, {DDP} †, Avg Throughput: has 1300\.0, the results say 1200\.0", told), told
     page = report.parent / "report.zh.html"
     spoil(page, ">1200.0<", ">1210.0<")
     told = check_report(path=report)
     assert len(told) == 2 and told[1].startswith("report.zh.html, line ")
-    assert f"{DDP} †, Avg Throughput: has 1210.0, the folders say 1200.0" in told[1]
+    assert f"{DDP} †, Avg Throughput: has 1210.0, the results say 1200.0" in told[1]
 
 
 @pytest.mark.parametrize("name", ["report.md", "report.zh.md", "report.html", "report.zh.html"])
@@ -85,7 +88,7 @@ def test_a_changed_result_folder_is_found(report):
     content = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(content | {"best_acc_pct": 12.34}))
     told = check_report(path=report)
-    assert any("Best Acc (%): has 90.00, the folders say 12.34" in line for line in told)
+    assert any("Best Acc (%): has 90.00, the results say 12.34" in line for line in told)
     assert {line.partition(",")[0] for line in told} == {"report.md", "report.html", "report.zh.md", "report.zh.html"}
 
 
@@ -108,13 +111,13 @@ def test_missing_and_added_lines_links_and_pictures_are_found(report):
 
     Image.new("RGB", (2, 2), "red").save(plots_changed)
     assert [re.sub(r"line \d+", "line", line) for line in check_report(path=report)] == [
-        f"{name}, line: has a picture, the folders say another one: that in plots/" for name in ("report.html", "report.zh.html")
+        f"{name}, line: has a picture, the results say another one: that in plots/" for name in ("report.html", "report.zh.html")
     ]
 
 
 def test_another_profile_s_report_is_not_this_one_s(report):
     put(DDP, label="classroom")
-    assert any("the quick profile, the folders say" in line for line in check_report("classroom", path=report))
+    assert any("Profile quick" in line for line in check_report("classroom", path=report))
 
 
 def test_without_a_report_or_results_it_says_what_to_do(report, tmp_path):
@@ -124,21 +127,20 @@ def test_without_a_report_or_results_it_says_what_to_do(report, tmp_path):
         check_report(path=tmp_path / "elsewhere" / "report.md")
 
 
-def test_the_command_has_an_exit_code(report, monkeypatch, capsys):
-    def call():
-        monkeypatch.setattr(sys, "argv", ["labkit", "check"])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code or 0, *capsys.readouterr()
-
-    assert call() == (0, "report.md, report.html, report.zh.md, report.zh.html: as the result folders say\n", "")
-    spoil(report, "| 1200.0 |", "| 1300.0 |")
-    code, out, _ = call()
-    assert code == 1 and "has 1300.0, the folders say 1200.0" in out and out.count("\n") == 1
-    for path in report_check.report_files():
+def test_the_command_has_an_exit_code(report, labkit):
+    folder = folders.runs_folder() / "quick" / "report"
+    write_report()
+    said = labkit("check")
+    assert said == (0, f"{folder}: report.md, report.html, report.zh.md, report.zh.html: as the results say\n", "")
+    spoil(folder / "report.md", "| 1200.0 |", "| 1300.0 |")
+    said = labkit("check")
+    assert said.code == 1 and "has 1300.0, the results say 1200.0" in said.out and said.out.count("\n") == 1
+    said = labkit("check", "--rewrite")
+    assert said.code == 0 and "has 1300.0" in said.out and "written again" in said.out and labkit("check").code == 0
+    for path in report_files(folder / "report.md"):
         path.unlink()
-    code, out, err = call()
-    assert code == 1 and out == "" and "no report to check" in err
+    said = labkit("check")
+    assert (said.code, said.out) == (1, "") and "no report to check" in said.err
 
 
 def test_checking_draws_nothing_and_loads_no_torch():

@@ -63,7 +63,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_first_notebook(
         place = tmp_path / "lab" if plots else folder
         one_line(labkit("report", "--folder", str(place)), 1, str(place), "cannot be written", "labkit report --folder DIR")
         monkeypatch.setattr(params, "ROOT", place)
-        one_line(labkit("report"), 1, str(place), "cannot be written", "labkit report --folder DIR")
+        one_line(labkit("report", "--publish"), 1, str(place), "cannot be written", "labkit report --folder DIR")
     assert not batches
 
 
@@ -73,7 +73,7 @@ def test_a_report_in_another_folder(labkit: Callable[..., Said], tmp_path: Path,
     files = [str(tmp_path / "new/place" / name) for name in ("report.md", "report.html")]
     assert said.out.splitlines()[:2] == files and all(Path(file).exists() for file in files) and batches
     said = labkit("check", "--folder", str(tmp_path / "new/place"))
-    assert (said.code, said.out) == (0, "report.md, report.html: as the result folders say\n")
+    assert (said.code, said.out) == (0, f"{tmp_path}/new/place: report.md, report.html: as the results say\n")
     Path(files[0]).write_text("something else")
     assert labkit("check", "--folder", str(tmp_path / "new/place")).code == 1
 
@@ -86,7 +86,7 @@ def test_a_report_that_cannot_be_written_is_told_with_the_rows(
     def refuse(*words: object, **keys: object) -> None:
         raise OSError("report.md: shows results")
 
-    monkeypatch.setattr(write, "check_place", lambda path: None)
+    monkeypatch.setattr(write, "check_place", lambda *words: None)
     monkeypatch.setattr(write, "write_report", refuse)
     said = labkit("report", "--only", "9")
     assert said.code == 1 and "labkit: report.md: shows results\n" in said.err

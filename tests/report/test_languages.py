@@ -47,7 +47,16 @@ def test_both_languages_have_all_texts_with_the_same_places():
 
 
 def test_every_chinese_text_is_chinese_where_words_are():
-    same = {"code", "nothing", "separator.list", "colon", "verdict.line", "agreement.spearman", "agreement.kendall"}
+    same = {
+        "code",
+        "nothing",
+        "separator.list",
+        "colon",
+        "verdict.line",
+        "agreement.spearman",
+        "agreement.kendall",
+        "groups.name",
+    }
     for key, text in report_words.texts("zh").items():
         said = re.sub("{[^}]*}", "", text)
         if re.search("[A-Za-z]{2}", said):
@@ -64,6 +73,7 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
     everything()
     written(tmp_path)
     written(tmp_path, overrides={"epochs": 24, "seed": 0})
+    written(tmp_path, publish=True)
     families = {
         "kind": verdict.KINDS,
         "verdict": verdict.HEADS,

@@ -59,7 +59,7 @@ def test_the_table_has_the_published_form(tmp_path):
     put(SINGLE.format(128), 1200.04, 91.234, 100.4)
     put(SINGLE.format(256), 2000.0)
     put(DDP, 1500.0)
-    header, _, *lines = cells(section(written(tmp_path), "Results"))
+    header, _, *lines = cells(section(written(tmp_path), "Summary of results"))
     memory = "Max Mem (MiB; CPU: growth of peak resident set)"
     assert header == ["Experiment", "Model", "Batch Size", "Best Acc (%)", "Avg Throughput", memory, "Total Time (s)"]
     assert [line[4] for line in lines] == ["2000.0", "1500.0", "1200.0"]
@@ -91,8 +91,8 @@ def test_rows_that_cannot_run_say_what_they_need_and_gloo_never_has_nccl_s_name(
     assert absent[DDP.replace("gloo", "nccl")] == ["cannot run here", f"needs CUDA, this machine has none; see {DDP}"]
     assert len(absent) == 10 and "needs CUDA for its server" in absent["ps_gpu_mode_resnet18_bs128_workers2"][1]
     assert not re.search(r"\[[^]]*nccl", text)  # no link, and only what ran is linked
-    results = section(text, "Results")
-    assert f"{DDP}/1) † |" in results and "† Also stands for the NCCL row" in results
+    results = section(text, "Summary of results")
+    assert f"{DDP}/1) † |" in results and "† Also stands for the NCCL row" in section(text, "About this report")
     assert all("nccl" not in line[0] for group in groups() for line in cells(section(text, f"{group.number}. ")))
 
 
@@ -101,11 +101,15 @@ def test_nccl_rows_that_ran_stand_for_themselves(tmp_path, monkeypatch):
     put_all()
     text = written(tmp_path)
     assert "Max GPU Mem (MB)" in text and "None: every row of every group ran." in text
-    assert "†" not in section(text, "Results") and "(NCCL)" not in text
+    assert "†" not in section(text, "Summary of results") and "(NCCL)" not in text
     assert cells(section(text, "2. "))[3][0].startswith(f"[{DDP}]") and cells(section(text, "2. "))[3][2] == "0.80"
     use(monkeypatch, CPU)  # the same folders, read on a laptop
     text = written(tmp_path)
-    assert "another machine" in text and f"[{DDP.replace('gloo', 'nccl')}]" in text and "†" not in section(text, "Results")
+    assert (
+        "another machine" in text
+        and f"[{DDP.replace('gloo', 'nccl')}]" in text
+        and "†" not in section(text, "Summary of results")
+    )
     assert "None: every row" in text
 
 
@@ -171,7 +175,7 @@ def test_failed_and_interrupted_runs_are_told_with_their_reason(tmp_path):
     assert told[DDP] == ["out of memory", r"rank 1: a \| b &lt;b&gt;\`x\` \*y\* &#92;\| \_z\_"]
     assert told[SINGLE.format(128)] == ["interrupted", "the launching process died"]
     assert told[SINGLE.format(256)] == ["failed, repeat 2", "rank 0: no"]
-    assert [line[4] for line in cells(section(text, "Results"))[2:]] == ["800.0"]
+    assert [line[4] for line in cells(section(text, "Summary of results"))[2:]] == ["800.0"]
 
 
 def test_without_results_nothing_is_shown(tmp_path, drawn):
@@ -190,7 +194,7 @@ def test_notes_name_what_should_not_be_mixed(tmp_path):
     notes = "\n".join(line for line in written(tmp_path).splitlines() if "**Note.**" in line)
     for what in ("engine versions", "machines", "commits"):
         assert f"2 different {what}; not from the most frequent one: `{SINGLE.format(512)}`." in notes
-    assert "2 different seeds" in notes and "| – |" in section(written(tmp_path), "Results")
+    assert "2 different seeds" in notes and "| – |" in section(written(tmp_path), "Summary of results")
     assert f"profile has now: `{DDP}`" in notes and f"warm-up steps were: `{DDP}`" in notes
     assert "load average" not in notes  # 7.5 is little for 16 cores
     put(DDP, repeat=2, load_1min=7.5)
