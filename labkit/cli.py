@@ -141,12 +141,8 @@ def report(
     from labkit.rows import params
     from labkit.runs.plan import plan
 
-    began, before, overrides, numbers = (
-        time.monotonic(),
-        batch.results_at(),
-        terminal.read_sets(sets),
-        terminal.read_numbers(only),
-    )
+    began, before = time.monotonic(), batch.results_at()
+    overrides, numbers = terminal.read_sets(sets), terminal.read_numbers(only)
     if publish and (classic or lang is not Language.both):
         raise SpecError("--publish: replaces the whole report; leave out --classic and --lang")
     if classic and (only or repeats != 1 or fresh or deadline):

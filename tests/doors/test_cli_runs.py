@@ -20,7 +20,7 @@ from labkit import run
 from labkit.probes import doctor
 from labkit.processes import launch
 from labkit.rows.params import all_names
-from tests.helpers.command_line import DDP_GLOO, DDP_NCCL, LABKIT, PROMISED, PS_GPU, SETS, SINGLE, Said, json_lines, one_line
+from tests.helpers.command_line import DDP_GLOO, DDP_NCCL, LABKIT, PROMISED, PS_GPU, SETS, SINGLE, Said, but, json_lines, one_line
 from tests.helpers.drill_targets import SMALL, obstructed
 
 pytestmark = pytest.mark.usefixtures("runs")
@@ -154,7 +154,7 @@ def test_rows_tells_of_a_result(labkit: Callable[..., Said], runs: Path, first: 
 
 
 def test_a_failed_run_is_code_1(labkit: Callable[..., Said]) -> None:
-    too_long = [*SETS, "--set", "epochs=10000", "--set", "deadline_s=0.5"]
+    too_long = [*but(epochs=10000), "--set", "deadline_s=0.5"]
     said = labkit("run", SINGLE, "--json", *too_long)
     (line,) = json_lines(said.out)
     assert said.code == 1 and line["status"] == "timeout" and "deadline_s=0.5" in line["reason"] and line["images_per_s"] is None
@@ -190,7 +190,7 @@ def test_two_labs_on_one_row(labkit: Callable[..., Said], runs: Path) -> None:
 
 def test_interrupt_ends_all_processes_with_code_130(runs: Path) -> None:
     """As Ctrl-C on a terminal: the signal goes to every process of the job."""
-    words = [*LABKIT, "run", DDP_GLOO, *SETS, "--set", "epochs=100000"]
+    words = [*LABKIT, "run", DDP_GLOO, *but(epochs=100000)]
     job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         folder = runs / f"quick+device=cpu+epochs=100000+test_samples=100+train_samples=512+warmup_steps=0/{DDP_GLOO}/1"

@@ -24,6 +24,12 @@ LABKIT = [sys.executable, "-c", "from labkit.cli import main; main()"]
 Said = namedtuple("Said", "code out err")
 
 
+def but(**changed: Any) -> list[str]:
+    """SETS, with some fields set otherwise."""
+    settings = dict(setting.split("=") for setting in TINY) | changed
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> Said:
     """`labkit words...` in this process, where torch is loaded already."""
     capsys.readouterr()
