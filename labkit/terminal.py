@@ -161,14 +161,14 @@ def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[
 
     begun, said = set(), {"row": "", "at": 0.0}
     took_s = watch.took_s(names)
-    print_message(
-        about
-        if took_s is None
-        else f"about {duration(took_s)} if all is trained again, as last time; what is still valid is kept"
-    )
+    if took_s is not None:
+        about = f"about {duration(took_s)} if all is trained again, as last time; what is still valid is kept"
+    to_say = [about]  # with the first event, when all that was asked for has been checked
     with bar(len(names)) as (progress, shown):
 
         def on_progress(task: Any, event: dict[str, Any]) -> None:
+            if to_say:
+                print_message(to_say.pop())
             name = task.notebook.name
             done = names.index(name)
             where = f"notebook {done + 1} of {len(names)}: {name}"
