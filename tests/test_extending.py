@@ -107,7 +107,7 @@ def test_a_strategy_of_ones_own_is_shown_like_the_others(idea):
     assert told["status"] == "ok" and ROW in told["live"] and "rank 1" in told["live"]
     assert len(told["split"]) == 2 and all(rank["forward_s"] > 0 and rank["backward_s"] > 0 for rank in told["split"])
     assert len(told["silent"]) == 2, "its ranks can also compute without an exchange"
-    assert f"[`{ROW}`]" in told["report"] and "### 3. " in told["report"]
+    assert f"[{ROW}]" in told["report"] and "### 3. " in told["report"]
     colour, _ = SPARE_LOOKS[0]
     assert colour not in {kind.colour for kind in KINDS.values()} and colour in told["end"]
     drawn = (idea.folder / "throughput.svg").read_text()

@@ -193,11 +193,11 @@ def test_profile_without_a_word_on_itself(own_params: Path) -> None:
 
 def test_own_profile_and_group_are_found(own_params: Path) -> None:
     (own_params / "profiles" / "mine.yaml").write_text("about: mine\nepochs: 3\n")
-    (own_params / "11_mine.yaml").write_text(
-        "\n".join({**GROUP, "group": "group: 11", "rows": f"rows:\n  - {DDP_GLOO}+norm=group"}.values())
+    (own_params / "77_mine.yaml").write_text(
+        "\n".join({**GROUP, "group": "group: 77", "rows": f"rows:\n  - {DDP_GLOO}+norm=group"}.values())
     )
     assert "mine" in profile_names() and profile("mine").about_zh == "mine"  # no Chinese sentence: the English one
-    assert [spec.epochs for spec in [row.spec for row in plan.plan(11, "mine").runnable]] == [3]
+    assert [spec.epochs for spec in [row.spec for row in plan.plan(77, "mine").runnable]] == [3]
 
 
 def test_two_files_for_one_group(own_params: Path) -> None:
