@@ -73,9 +73,20 @@ def discover(only: Iterable[int] | None = None) -> list[Notebook]:
 def cells_of(path: Path) -> list[dict[str, Any]]:
     """The cells of a notebook, read without Jupyter's libraries. Raises SpecError."""
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["cells"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"{path}: cannot be read as a notebook ({type(error).__name__}: {error})") from None
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list):
+        raise SpecError(f"{path}: cannot be read as a notebook: it has no list of cells")
+    for number, cell in enumerate(cells, 1):
+        if not (isinstance(cell, dict) and isinstance(cell.get("metadata"), dict) and isinstance(cell.get("cell_type"), str)):
+            raise SpecError(f"{path}: cell {number} has no type, or no metadata: not a notebook of format 4")
+        tags, source = cell["metadata"].get("tags", []), cell.get("source")
+        lines = [source] if isinstance(source, str) else source
+        if not (isinstance(tags, list) and isinstance(lines, list) and all(isinstance(line, str) for line in lines)):
+            raise SpecError(f"{path}: cell {number} has no source of lines, or tags that are no list")
+    return cells
 
 
 def settable(path: Path) -> set[str]:
@@ -88,6 +99,8 @@ def settable(path: Path) -> set[str]:
         body = ast.parse("".join(tagged[0]["source"])).body
     except SyntaxError as error:
         raise SpecError(f"{path}: its parameters cell, line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # a character that is none, or nesting without end
+        raise SpecError(f"{path}: its parameters cell cannot be read as Python: {error}") from None
     first = [line.targets[0] for line in body if isinstance(line, ast.Assign) and line.col_offset == 0]
     return {target.id for target in first if isinstance(target, ast.Name)}
 

@@ -12,7 +12,7 @@ from labkit.results.metrics import METRICS
 from labkit.rows import params
 from labkit.runs.folders import held, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
-from labkit.runs.result import NoResult, Outcomes, Result, Results, read_result
+from labkit.runs.result import AGAIN, NoResult, Outcomes, Result, Results, read_result
 from labkit.runs.train import OnProgress, get_ready, train_rows
 from labkit.system.files import Unreadable, check_readable, read_json
 
@@ -55,6 +55,12 @@ def outcome_in(folder: Path) -> Result | NoResult | None:
     about: dict[str, Any] = {"name": folder.parent.name, "repeat": int(folder.name), "run_dir": str(folder)}
     try:
         result = read_result(folder / "result.json")
+        if result and (result.name, result.repeat) != (about["name"], about["repeat"]):
+            where = f"{result.name}, repeat {result.repeat}"
+            result, unreadable = (
+                None,
+                NoResult(**about, status="unreadable", reason=f"{folder / 'result.json'}: is of {where}; {AGAIN}"),
+            )
     except Unreadable as error:
         unreadable = NoResult(**about, status="unreadable", reason=str(error))
     try:

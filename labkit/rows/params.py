@@ -9,6 +9,7 @@ import csv
 import difflib
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from labkit.rows.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params"
+PUBLISHED_FIGURES = ("batch_size", "best_acc_pct", "avg_throughput_img_s", "max_gpu_mem_mb", "total_time_s")
+LARGEST_FIGURE = 1e12
 
 
 @dataclass(frozen=True)
@@ -151,16 +154,49 @@ def profile(name: str) -> Profile:
 @functools.cache
 def compares() -> dict[int, dict[str, str]]:
     """What each published group compares, by the group's number: `compares` as published, `compares_zh` in Chinese."""
-    with open(folder() / "groups.csv", newline="", encoding="utf-8") as file:
-        return {int(row.pop("group")): row for row in csv.DictReader(file)}
+    rows = _read_csv(folder() / "groups.csv", ("group", "compares", "compares_zh"), numbers=("group",))
+    return {int(row.pop("group")): row for row in rows}
 
 
 @functools.cache
 def published() -> tuple[dict[str, Any], ...]:
     """The published table: a dict for each row, with `experiment` (the row's name), `model`, and five figures as numbers."""
-    with open(folder() / "published_results.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return tuple({k: v if k in ("experiment", "model") else float(v) for k, v in row.items()} for row in rows)
+    columns = ("experiment", "model", *PUBLISHED_FIGURES)
+    return tuple(_read_csv(folder() / "published_results.csv", columns, numbers=PUBLISHED_FIGURES))
+
+
+def _read_csv(path: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of a CSV file with exactly these columns, in any order; in some of them, positive numbers. Raises SpecError with file,
+    line and column."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            read = csv.DictReader(file, restkey="more", restval="")
+            rows: list[tuple[int, dict[str, Any]]]
+            rows, named = [(read.line_num, row) for row in read], read.fieldnames or ()
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeError, csv.Error) as error:
+        raise SpecError(f"{path}: not readable as CSV in UTF-8: {error}") from None
+    if odd := sorted(set(columns) ^ set(named)):
+        raise SpecError(f"{path}: column {odd[0]!r} {'is missing' if odd[0] in columns else 'is not known'}; "
+                        f"its first line must name {', '.join(columns)}")  # fmt: skip
+    for line, row in rows:
+        for key, cell in row.items():
+            if key == "more" or not cell.strip():
+                raise SpecError(f"{path}, line {line}: {'has too many cells' if key == 'more' else f'{key} is empty'}")
+            if key in numbers:
+                row[key] = _number(cell)
+                if not 0 < row[key] < LARGEST_FIGURE:
+                    raise SpecError(f"{path}, line {line}: {key}: {cell[:40]!r} must be a number above 0")
+    return [row for _, row in rows]
+
+
+def _number(text: str) -> float:
+    """The number that a text is, or NaN."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def all_names() -> list[str]:

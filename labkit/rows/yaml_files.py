@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is not UTF-8, or a date that is none
         at = getattr(error, "problem_mark", None)
         where = f"{_at(path, at)}, column {at.column + 1}" if at else str(path)
-        what = getattr(error, "problem", None) or str(error)
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
         raise SpecError(f"{where}: not readable as YAML: {what}") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: must hold `key: value` lines, not {type(content).__name__}")

@@ -52,7 +52,7 @@ def test_version_and_bare_call(labkit: Callable[..., Said]) -> None:
     [
         (["run", "../x"], ["'../x'", "labkit rows"]),
         (["run", DDP_GLOO[:-1]], [f"did you mean '{DDP_GLOO}'?"]),
-        (["run", "11"], ["group 11", "known: 1, 2"]),
+        (["run", "77"], ["group 77", "known: 1, 2"]),
         (["run", "1", "--profile", "quik"], ["'quik'", "did you mean 'quick'?"]),
         (["run", "1", "--set", "epoch=3"], ["'epoch'", "did you mean 'epochs'?"]),
         (["run", "1", "--set", "epochs"], ["epochs=", "whole number"]),

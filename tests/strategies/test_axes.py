@@ -10,6 +10,7 @@ import pytest
 
 from labkit.data.datasets import prepare
 from labkit.engine.models import build_model
+from labkit.rows import kinds
 from labkit.rows.kinds import STRATEGIES
 from tests.helpers.workers import in_workers
 
@@ -34,6 +35,7 @@ KINDS = {
     "model_parallel, 4 micro-batches": row("model_parallel", micro_batches=4),
     SERVER: row("parameter_server", consistency="sync"),
 }
+KINDS |= {name: row(name) for name in STRATEGIES if name not in kinds.KINDS}  # a strategy of one's own
 AXES = {
     "as it is": {"_look_closely": True},
     "amp": {"amp": True},

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import labkit.strategies
-from labkit.rows.kinds import STRATEGIES
+from labkit.rows.kinds import KINDS, STRATEGIES
 from labkit.strategies import strategy_class
 from tests.helpers.workers import IMAGES, STEPS, batch, in_workers, traps
 
@@ -57,6 +57,8 @@ ONE_OR_TWO_PROCESSES = {
     "collective, tied across blocks": over(2, "collective", form="buckets", bucket_mb=0.001, _model="tied across"),
     "data_parallel, tied across blocks": over(2, "data_parallel", _model="tied across"),
 }
+# A strategy of one's own, that kinds.py does not know. No parameter without a gradient: DDP, which it may wrap, refuses that.
+ONE_OR_TWO_PROCESSES |= {name: over(2, name, _model="all used") for name in STRATEGIES if name not in KINDS}
 # resnet18 of labkit.engine.models, in float64: its ReLUs and norms would make 1e-4 of float32's rounding in five such steps
 RESNETS = {
     "ddp, group norm": over(2, "ddp", _model="group norm"),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from labkit.rows import kinds
 from labkit.rows.kinds import STRATEGIES
 from labkit.rows.spec import Spec
 from labkit.strategies import strategy_class
@@ -30,6 +31,7 @@ KINDS = {
     "model_parallel, gpipe": (2, {"world_size": 2, "micro_batches": 4}),
     "parameter_server, sync": (3, {"world_size": 2, "consistency": "sync"}),
 }
+KINDS |= {name: (2, {"world_size": 2}) for name in STRATEGIES if name not in kinds.KINDS}  # a strategy of one's own
 CASES = {
     f"{kind}{', nesterov' * nesterov}": SGD
     | {"strategy": kind.split(",")[0], "nesterov": nesterov, "_processes": processes}

@@ -1,0 +1,230 @@
+"""A small folder of results, made by hand, and all that is told of it: every table in both languages, a lesson, a picture, the
+command line. What is expected was computed on paper, from the figures below and the published table."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+
+from labkit.notebook.lesson import Lesson
+from labkit.notebook.ran import kept
+from labkit.plots import overviews
+from labkit.processes import fork_server
+from labkit.results import verdict
+from labkit.results.metrics import METRIC
+from labkit.results.table import kept_lines
+from labkit.runs.plan import plan
+from tests.helpers.made_up import CPU, cells, put, results_now, rows_now, section, use
+from tests.helpers.report_pages import written
+
+SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"  # published: 74 %, 4950 images/s, 1294 MB
+DP = "dp_resnet18_bs256_ngpu2_cacheFalse_ampFalse"  # 74.87 %, 3805.5 images/s, 715 MB
+DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"  # 74.63 %, 1833.8 images/s, 758 MB; on NCCL 74.8 %, 2293.5, 753
+CACHED = "ddp_gloo_resnet18_bs128x2_cacheTrue_ampFalse"  # only on NCCL: 66.7 %, 4749.1 images/s, 797 MB
+
+
+@pytest.fixture(autouse=True)
+def measured(tmp_path, monkeypatch):
+    """Four repeats of the first row, of which one failed; one run of each other."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(fork_server, "warm", lambda *_, **__: None)
+    monkeypatch.setattr(overviews, "save_plots", lambda rows, folder: [])
+    use(monkeypatch, CPU)
+    for repeat, figures in enumerate([(900.0, 90.0, 100.0), (1000.0, 91.0, 110.0), (1400.0, 92.0, 140.0)], 1):
+        put(SINGLE, *figures, repeat=repeat)
+    put(SINGLE, repeat=4, status="oom", reason="rank 0 needed 70 GiB")
+    put(DP, 1500.0, 85.0, 220.0)
+    put(DDP, 800.0, 93.0, 50.0)
+    put(CACHED, 1200.0, 89.0, 60.0)
+
+
+# -- the report ---------------------------------------------------------------------------------------------------------
+
+RESULTS = f"""
+{DP} | resnet18 | 256 | 85.00 | 1500.0 | 220 | 10.0
+{CACHED} † | resnet18 | 256 | 89.00 | 1200.0 | 60 | 10.0
+{SINGLE} | resnet18 | 256 | 91.00 (90.00–92.00) | 1000.0 (900.0–1400.0) | 110 (100–140) | 10.0
+{DDP} † | resnet18 | 256 | 93.00 | 800.0 | 50 | 10.0
+"""
+GROUP_1 = f"""
+{SINGLE} | 1.00 | 1.00 | +0.0 | +0.0 | 1.00 | 1.00
+{DP} | 1.50 | 0.77 | −6.0 | +0.9 | 2.00 | 0.55
+{DDP} † | 0.80 | 0.37 | +2.0 | +0.6 | 0.45 | 0.59
+"""
+GROUP_2 = f"{DDP} † | 1.00 | 1.00 | +0.0 | +0.0 | 1.00 | 1.00"
+GROUP_4 = f"""
+{SINGLE} | 1.00 | 1.00 | +0.0 | +0.0 | 1.00 | 1.00
+{DDP} † | 0.80 | 0.46 (NCCL) | +2.0 | +0.8 (NCCL) | 0.45 | 0.58 (NCCL)
+{CACHED} † | 1.20 | 0.96 (NCCL) | −2.0 | −7.3 (NCCL) | 0.55 | 0.62 (NCCL)
+"""
+SENTENCES_1 = [
+    "Images/s: the order differs from the published one (3 pairs of rows: 2 as published, 1 the other way round): dp_bs256_ngpu2 was faster "
+    "than single_gpu_bs256 (1.50 times; published 0.77).",
+    "Accuracy: the order agrees in part with the published one (3 pairs of rows: 1 indistinguishable in both, 2 indistinguishable only as "
+    "published): single_gpu_bs256 was more accurate than dp_bs256_ngpu2 (+6.0 points; published indistinguishable, −0.9); ddp_gloo_bs128x2 was "
+    "more accurate than dp_bs256_ngpu2 (+8.0 points; published indistinguishable, −0.2).",
+    "Memory: the order differs from the published one (3 pairs of rows: 1 as published, 2 the other way round): dp_bs256_ngpu2 needed more "
+    "memory than single_gpu_bs256 (2.00 times; published 0.55); dp_bs256_ngpu2 needed more memory than ddp_gloo_bs128x2 (4.40 times; published "
+    "0.94).",
+]
+
+
+def plain(text):
+    """Without what Markdown sets: links, bold, code."""
+    return re.sub(r"[*`]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)).replace("\\_", "_")
+
+
+def table(part):
+    """The cells of a table below its head, one line a row, as they stand above."""
+    return [" | ".join(plain(cell) for cell in line) for line in cells(part)[2:]]
+
+
+def test_every_table_of_the_report_says_what_was_measured(tmp_path):
+    text = written(tmp_path)["report.md"]
+    assert table(section(text, "Results")) == RESULTS.strip().splitlines()
+    for number, told in ((1, GROUP_1), (2, GROUP_2), (4, GROUP_4)):
+        assert table(section(text, f"{number}. ")) == told.strip().splitlines(), f"group {number}"
+    assert table(section(text, "Rows that did not run"))[0] == f"{SINGLE} | out of memory, repeat 4 | rank 0 needed 70 GiB"
+    assert f"{SINGLE} | 1.00 | 6.00 | 1.50 (25 %) | 2.00 | 1.00 | 10.00" in table(section(text, "Where the time")), text
+
+
+def test_the_sentences_of_a_group_say_it_too(tmp_path):
+    part = section(written(tmp_path)["report.md"], "1. ")
+    assert [plain(line)[2:] for line in part.splitlines() if line.startswith("- ")] == SENTENCES_1
+
+
+def lines_of_figures(text):
+    """The figures and marks of each line, in their order within a table, sorted within a sentence: languages put them in another."""
+    found = []
+    for line in text.splitlines():
+        line = re.sub(r"（NCCL）", " (NCCL)", plain(line))
+        figures = re.findall(r"†|\(NCCL\)|[+−]?\d[\d.]*(?:–[\d.]+)?", line)
+        if line.startswith("| ") or line.startswith("- "):
+            found.append(figures if line.startswith("| ") else sorted(figures))
+    return found
+
+
+def test_both_languages_tell_the_same_figures_line_by_line(tmp_path):
+    """In all tables and in the sentences of the groups: the same numbers, the same † and the same mark of NCCL."""
+    texts = written(tmp_path)
+    english, chinese = (lines_of_figures(texts[name]) for name in ("report.md", "report.zh.md"))
+    assert len(english) > 60 and sum("†" in line for line in english) >= 8
+    for here, there in zip(english, chinese, strict=True):
+        assert here == there
+
+
+def test_the_pages_have_the_cells_of_the_markdown(tmp_path):
+    texts = written(tmp_path)
+    for name in ("report", "report.zh"):
+        shown = [plain(cell) for line in cells(texts[f"{name}.md"]) for cell in line if not re.fullmatch("-+:?", cell)]
+        page = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", texts[f"{name}.html"], re.S)
+        on_page = [re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", cell))) for cell in page]
+        assert on_page == [re.sub(r"\s+", "", cell) for cell in shown], name
+
+
+# -- a lesson -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lesson():
+    made = Lesson(1, "quick")
+    made.ran = kept(list(made.group.rows), "quick", repeats=3)
+    return made
+
+
+def test_a_lesson_sets_each_row_beside_the_first(lesson):
+    """Ratios as in the report, with their units."""
+    told = [[line[key] for key in lesson.beside().headings] for line in lesson.beside().lines]
+    units = ["times", "times", "points", "points", "times", "times"]
+    for cells_here, line in zip(told, GROUP_1.replace(" †", "").strip().splitlines(), strict=True):
+        name, *figures = line.split(" | ")
+        assert cells_here == [name, *(f"{figure} {unit}" for figure, unit in zip(figures, units, strict=True))]
+    words = [("images_per_s", "images/s"), ("published images_per_s", "published"), ("best_acc_pct", "accuracy"),
+             ("published best_acc_pct", "published"), ("max_mem_mib", "memory"), ("published max_mem_mib", "published")]  # fmt: skip
+    assert list(lesson.beside().headings.items())[1:] == words
+
+
+def verdicts(lesson):
+    return [line["verdict"] for line in lesson.outcome().lines]
+
+
+def test_a_lesson_judges_the_guess(lesson):
+    """Measured: DataParallel is fastest, 1.875 times as fast as DDP, which needs least memory; DDP is 2 points ahead of single,
+    and chance may make 3.99 of 360 images (two standard errors), so single is no wrong answer."""
+    assert verdicts(lesson) == ["no", "no", "no", "off by a factor of 1.15"], "as published: single, DataParallel twice, 2.16"
+    lesson.predict(DP, 1.875, DDP, SINGLE)
+    assert verdicts(lesson) == ["right", "right", "indistinguishable", "right within a tenth"]
+    lesson.predict(SINGLE, 3.75, SINGLE, DDP)
+    assert verdicts(lesson) == ["no", "no", "right", "off by a factor of 2.00"]
+    lesson.predict(DDP, 1.0, DP, DP)
+    assert verdicts(lesson) == ["no", "no", "no", "off by a factor of 1.88"]
+    assert [line["measured"] for line in lesson.outcome().lines] == [DP, DDP, DDP, 1.875]
+
+
+def test_a_lessons_table_has_the_medians_and_says_what_failed(lesson):
+    lesson.ran = kept(list(lesson.group.rows), "quick")
+    lines = {line["name"]: line for line in lesson.table().lines}
+    assert [lines[SINGLE][key] for key in ("images_per_s", "best_acc_pct", "max_mem_mib")] == [1000.0, 91.0, 110.0]
+    assert lines[SINGLE]["note"] == "oom: rank 0 needed 70 GiB"
+    assert lines[DDP]["note"] == "also for ddp_nccl_resnet18_bs128x2_cacheFalse_ampFalse" and lines[DP]["note"] == ""
+    assert list(lines)[:3] == [DP, SINGLE, DDP], "fastest first"
+
+
+# -- the command line and a picture -----------------------------------------------------------------------------------------
+
+
+def test_a_row_of_which_a_repeat_failed_is_not_ok(labkit):
+    lines = {line["name"]: line for line in kept_lines(plan("all"))}
+    told = [lines[SINGLE][key] for key in ("status", "reason", "repeats", "images_per_s", "images_per_s_min", "images_per_s_max")]
+    assert told == ["oom", "rank 0 needed 70 GiB", 4, 1000.0, 900.0, 1400.0]
+    assert [lines[name]["status"] for name in (DP, DDP, CACHED)] == ["ok"] * 3
+    assert f"{SINGLE}: out of memory: rank 0 needed 70 GiB\n" in labkit("table").out
+
+
+def test_the_command_lines_table_has_each_figure_under_its_heading(labkit):
+    said = labkit("table").out.splitlines()
+    (head,) = [line for line in said if "experiment" in line]
+    lines = [line for line in said if "resnet18  " in line]
+    assert [line.split()[0] for line in lines] == [DP, CACHED, SINGLE, DDP]
+    headings = ("batch size", "best accuracy (%)", "throughput (images/s)", "resident set", "total time (s)")
+    ends = [head.index(heading) + len(heading) for heading in headings]
+    told = [[re.search(r"\S+$", line[:end])[0] for end in ends] for line in lines]
+    assert told == [
+        ["256", "85.0", "1,500.0", "220.0", "10.0"],
+        ["256", "89.0", "1,200.0", "60.0", "10.0"],
+        ["256", "91.0", "1,000.0", "110.0", "10.0"],
+        ["256", "93.0", "800.0", "50.0", "10.0"],
+    ]
+
+
+def test_each_bar_of_the_throughput_picture_belongs_to_its_row():
+    axes = overviews.throughput(results_now()).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    bars = [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in axes.patches]
+    assert bars == [(pytest.approx(y), rate) for y, rate in enumerate([800.0, 1000.0, 1200.0, 1500.0])]
+    assert names == [DDP, SINGLE, CACHED, DP] and list(axes.get_yticks()) == [0, 1, 2, 3]
+    texts = {text.get_text(): text.xy for text in axes.texts}
+    assert texts == {"800": (800, 0), "1,000": (1400, 1), "1,200": (1200, 2), "1,500": (1500, 3)}, (
+        "behind the range of the repeats"
+    )
+    (spread,) = [line for line in axes.collections if len(line.get_segments()) == 1]
+    assert spread.get_segments()[0].tolist() == [[900.0, 1.0], [1400.0, 1.0]]
+
+
+# -- what is a difference ---------------------------------------------------------------------------------------------------
+
+
+def test_accuracies_differ_beyond_two_standard_errors():
+    """Of 90 % and 94 % on 360 images: 2 sqrt((90 * 10 + 94 * 6) / 360) = 4.03 points. So 4.0 are chance and 4.1 are not."""
+    accuracy = METRIC["best_acc_pct"]
+    assert verdict.chance_points(90.0, 94.0, 360) == pytest.approx(4.0332, abs=1e-4)
+    assert verdict.order(accuracy, [94.0], [90.0], 360) == 0 == verdict.order(accuracy, [90.0], [94.0], 360)
+    assert verdict.order(accuracy, [94.1], [90.0], 360) == 1 == -verdict.order(accuracy, [90.0], [94.1], 360)
+
+
+def test_a_figure_of_repeats_is_their_median_and_no_mean():
+    (row,) = [row for row in rows_now() if row.name == SINGLE]
+    assert [row.median(key) for key in ("images_per_s", "best_acc_pct", "max_mem_mib")] == [1000.0, 91.0, 110.0]
+    assert (len(row.good), [one.status for one in row.bad]) == (3, ["oom"])
