@@ -15,8 +15,17 @@ import typer
 
 import labkit
 from labkit import terminal
+from labkit.batch import batch, notebooks
+from labkit.batch.progress import Watch
+from labkit.probes.doctor import examine
 from labkit.processes.diagnose import RunFailed
+from labkit.report import write
+from labkit.report.check import check_report, report_files, report_to_check
+from labkit.results.table import kept_lines, lines_of
+from labkit.rows import params
 from labkit.rows.fields import SpecError
+from labkit.runs.plan import plan
+from labkit.runs.train import get_ready, train_rows
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # typer offers these values
@@ -55,9 +64,6 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
     \b
     labkit rows --profile classroom --json
     """
-    from labkit.results.table import kept_lines
-    from labkit.rows import params
-    from labkit.runs.plan import plan
 
     lines = {line["name"]: line for line in map(terminal.for_print, kept_lines(plan("all", profile)))}
     for name, line in lines.items():
@@ -86,7 +92,6 @@ def run(
     labkit run 3 9 --profile classroom --repeats 3
     labkit run all --set epochs=2 --set lr=0.05 --json
     """
-    from labkit.runs.plan import plan
 
     lines = train(names, profile, terminal.read_sets(sets), repeats, fresh)
     if as_json:
@@ -108,8 +113,6 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
     labkit table --profile classroom
     labkit table --set epochs=2          results of runs with the same --set
     """
-    from labkit.results.table import kept_lines
-    from labkit.runs.plan import plan
 
     lines = [terminal.for_print(line) for line in kept_lines(plan("all", profile, terminal.read_sets(sets)))]
     lines.sort(key=lambda line: -(line["images_per_s"] or 0))
@@ -133,13 +136,6 @@ def report(
     labkit report --only 4,10 --fresh --lang zh
     labkit report --classic
     """
-    from labkit.batch import batch
-    from labkit.batch.notebooks import discover
-    from labkit.batch.progress import Watch
-    from labkit.report.write import check_place, report_path, write_report
-    from labkit.results.table import kept_lines
-    from labkit.rows import params
-    from labkit.runs.plan import plan
 
     began, before = time.monotonic(), batch.results_at()
     overrides, numbers = terminal.read_sets(sets), terminal.read_numbers(only)
@@ -149,16 +145,16 @@ def report(
         raise SpecError("--classic: trains nothing; leave out --only, --repeats, --fresh and --deadline")
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
     everything, about = plan("all", profile, overrides), params.profile(profile).about
-    path = folder / "report.md" if folder else report_path(everything.folder, publish)
-    check_place(path, publish)
+    path = folder / "report.md" if folder else write.report_path(everything.folder, publish)
+    write.check_place(path, publish)
     if classic:
-        return print(*write_report(profile, overrides, path, languages, classic=True), sep="\n")
-    names = [notebook.name for notebook in discover(numbers)]
+        return print(*write.write_report(profile, overrides, path, languages, classic=True), sep="\n")
+    names = [notebook.name for notebook in notebooks.discover(numbers)]
     with terminal.notebook_bar(names, Watch(everything.label), about) as on_progress:
         statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)
     unwritten = False
     try:
-        print(*write_report(profile, overrides, path, languages, publish), sep="\n")
+        print(*write.write_report(profile, overrides, path, languages, publish), sep="\n")
     except OSError as error:  # the rows and notebooks that failed, which may be why, are still to be told
         terminal.print_message(error)
         unwritten = True
@@ -184,7 +180,6 @@ def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, 
     labkit check --profile classroom
     labkit check --folder .              the committed report, also where there are results
     """
-    from labkit.report.check import check_report, report_files, report_to_check
 
     overrides = terminal.read_sets(sets)
     path = folder / "report.md" if folder else report_to_check(profile, overrides)
@@ -199,9 +194,8 @@ def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, 
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine for problems that could disturb a run, and print what to do. Exit code 1 if there is a problem."""
-    from labkit.probes import doctor
 
-    findings = doctor.examine()
+    findings = examine()
     terminal.print_json(map(vars, findings)) if as_json else print(*findings, sep="\n")
     raise typer.Exit(FAILED if any(finding.level == "problem" for finding in findings) else 0)
 
@@ -209,15 +203,13 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None, pairs: Pairs = 5) -> None:
     """Measure how much time the lab costs and saves, compared with plain PyTorch. Takes minutes; let nothing else run meanwhile."""
-    from labkit.probes import bench
+    from labkit.probes import bench  # late: keeps torch out of a process that does not need it
 
     bench.main(names or [], pairs)
 
 
 def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
     """Train rows, and show progress on stderr. Returns table lines (see `for_print`)."""
-    from labkit.results.table import lines_of
-    from labkit.runs.train import get_ready, train_rows
 
     planned = get_ready(names, profile, repeats, fresh, overrides)
     with terminal.run_bar([row.name for row in planned.runnable], repeats) as on_progress:

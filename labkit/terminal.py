@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from labkit.batch.progress import duration
 from labkit.results.metrics import METRICS, memory_is
 from labkit.rows.catalog import DATASETS
 from labkit.rows.fields import SpecError
@@ -68,7 +69,7 @@ def print_all_letters() -> None:
 
 def print_table(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
     """Print a table on stdout. `headings`: {key of the lines: heading of its column}. Without a terminal, no cell is broken into lines."""
-    from rich import box, console, table
+    from rich import box, console, table  # late: keeps rich out of a process that does not need it
 
     out, grid = console.Console(markup=False, highlight=False), table.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     out.width = out.width if out.is_terminal else 250
@@ -114,8 +115,8 @@ def print_message(text: object) -> None:
 @contextmanager
 def bar(total: int | None = None) -> Iterator[tuple[Any, Any]]:
     """A progress bar on stderr, shown only on a terminal, and its task."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn
+    from rich.console import Console  # late: keeps rich out of a process that does not need it
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn  # late: keeps rich out of a process that does not need it
 
     console = Console(stderr=True)
     columns = (BarColumn(20), TimeElapsedColumn(), "{task.description}")
@@ -157,7 +158,6 @@ def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[
 
     `watch`: a `labkit.batch.progress.Watch`; `about`: of the profile, which is told where nobody knows how long it will take.
     """
-    from labkit.batch.progress import duration
 
     begun, said = set(), {"row": "", "at": 0.0}
     took_s = watch.took_s(names)

@@ -34,9 +34,9 @@ def start_kernel(cwd: str) -> Any:
     """Start a kernel of the Python that runs here, whatever kernels are installed under the name python3. Returns its manager.
 
     Nobody waits for it here: it gets ready while this process imports papermill."""
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
-    from jupyter_core.utils import run_sync
+    from jupyter_client.kernelspec import KernelSpecManager  # late: keeps jupyter_client out of a process that does not need it
+    from jupyter_client.manager import AsyncKernelManager  # late: keeps jupyter_client out of a process that does not need it
+    from jupyter_core.utils import run_sync  # late: keeps jupyter_core out of a process that does not need it
 
     manager = AsyncKernelManager(
         kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), transport_encryption="auto"
@@ -49,11 +49,14 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     """Run the notebook in a new kernel to its end, and return its status and the reason."""
     manager = start_kernel(job["cwd"])
     import_jsonschema()
-    from jupyter_core.utils import run_sync
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill import execute_notebook
-    from papermill.exceptions import PapermillExecutionError
-    from papermill.iorw import papermill_io
+    from jupyter_core.utils import run_sync  # late: keeps jupyter_core out of a process that does not need it
+    from nbclient.exceptions import (  # late: keeps nbformat out of a process that does not need it
+        CellTimeoutError,
+        DeadKernelError,
+    )
+    from papermill import execute_notebook  # late: keeps papermill out of a process that does not need it
+    from papermill.exceptions import PapermillExecutionError  # late: keeps papermill out of a process that does not need it
+    from papermill.iorw import papermill_io  # late: keeps papermill out of a process that does not need it
 
     at, kernel = "before its first cell", None
 
@@ -99,7 +102,10 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
 def engine() -> str:
     """Register papermill's engine under another name, with fewer writes. It would write the notebook, pictures and all, whenever
     a cell starts or ends, which takes as long as many a cell; when a cell of code starts is enough to keep all outputs so far."""
-    from papermill.engines import NBClientEngine, papermill_engines
+    from papermill.engines import (  # late: keeps papermill out of a process that does not need it
+        NBClientEngine,
+        papermill_engines,
+    )
 
     class FewerWrites(NBClientEngine):
         @classmethod

@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.yaml_files import read_yaml
 from labkit.system.files import check_readable, write_whole
+from labkit.system.machine import versions
 from labkit.system.places import place
 
 EVERYTHING = 99  # the notebook that reads the results of all others
@@ -120,7 +122,6 @@ def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Pa
     """A digest of all that the executed notebook depends on: itself, its parameters, labkit and params/, versions, and the
     results of its rows (of all rows, for the last notebook). `fresh` decides what is trained, and is seen in the results. Probes
     are left out: a later notebook may be the first to probe a row that is this one's, too."""
-    from labkit.system.machine import versions
 
     digest = hashlib.sha256(notebook.path.read_bytes())
     told = {key: value for key, value in parameters.items() if key != "fresh"}
@@ -135,7 +136,6 @@ def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Pa
 
 
 def jupyter_versions() -> dict[str, str]:
-    from importlib.metadata import version
 
     return {name: version(name) for name in ("ipykernel", "papermill", "nbconvert", "matplotlib", "pandas")}
 
@@ -152,8 +152,8 @@ def import_jsonschema() -> None:
 def publish(executed: Path, status: str, reason: str) -> None:
     """Put the truth into an executed notebook, and write it beside itself as HTML that needs no network."""
     import_jsonschema()
-    import nbformat
-    from nbconvert import HTMLExporter
+    import nbformat  # late: keeps nbformat out of a process that does not need it
+    from nbconvert import HTMLExporter  # late: keeps nbformat out of a process that does not need it
 
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("widgets", None)
@@ -171,7 +171,7 @@ def publish(executed: Path, status: str, reason: str) -> None:
 def tell(notebook: Any, status: str, reason: str) -> None:
     """Say at the top of a notebook that it did not end well. papermill calls it completed after a time-out, a dead kernel or an
     interrupt, with every cell that never ran."""
-    import nbformat
+    import nbformat  # late: keeps nbformat out of a process that does not need it
 
     for cell in notebook.cells:
         if not cell.metadata.get("papermill", {}).get("start_time"):

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from labkit.processes.supervise import Watched
 from labkit.system.places import helper_environment
 from labkit.system.temporary import own_folder
@@ -107,7 +109,6 @@ def end_family(tag: str, patience_s: float) -> None:
 
 def family(tag: str) -> list[Any]:
     """Every living process that carries the tag in the environment it was started with."""
-    import psutil
 
     found = []
     for process in psutil.process_iter():

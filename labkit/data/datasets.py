@@ -55,7 +55,7 @@ def prepare(name: str, cache: Path | None = None) -> Path:
 def open_arrays(folder: Path) -> dict[str, np.ndarray]:
     """The arrays that `prepare` stored, by their names in ARRAYS, as read-only memory maps. Raises DatasetError if the folder is
     damaged, or may not be read."""
-    import numpy as np
+    import numpy as np  # late: keeps numpy out of a process that does not need it
 
     try:
         about = json.loads((folder / "info.json").read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def _check(info: DatasetInfo, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _store(folder: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
-    import numpy as np
+    import numpy as np  # late: keeps numpy out of a process that does not need it
 
     shapes = {key: list(array.shape) for key, array in arrays.items()}
     with writing(folder.parent) as temporary:

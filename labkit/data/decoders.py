@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _digits(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
     """scikit-learn's 8x8 digits: a line is 64 pixels from 0 to 16 (scaled here to 0 to 255) and a label. The split into
     training and test images is always the same."""
-    import numpy as np
+    import numpy as np  # late: keeps numpy out of a process that does not need it
 
     lines = np.loadtxt(io.BytesIO(raw["digits.csv.gz"]), delimiter=",", dtype=np.int64)
     # RandomState, not default_rng: numpy promises that RandomState's numbers never change, so the split never changes.
@@ -41,7 +41,7 @@ def _idx(data: bytes) -> np.ndarray:
 
     Source: the file format at the foot of http://yann.lecun.com/exdb/mnist/.
     """
-    import numpy as np
+    import numpy as np  # late: keeps numpy out of a process that does not need it
 
     start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
@@ -54,7 +54,7 @@ class _ArraysOnly(pickle.Unpickler):
     """Unpickles numbers, text, lists, dicts and numpy arrays, and refuses every other name, so that no code from the file runs."""
 
     def find_class(self, module: str, name: str) -> Any:
-        import numpy as np
+        import numpy as np  # late: keeps numpy out of a process that does not need it
 
         rebuild = np.empty(0).__reduce__()[0]  # what CIFAR's files call numpy.core.multiarray._reconstruct
         arrays = {"numpy.core.multiarray._reconstruct": rebuild, "numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
@@ -69,7 +69,7 @@ def _cifar(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
     Only regular members with exactly the expected names are read, and in memory: a path in the archive is never used on disk.
     Source: https://www.cs.toronto.edu/~kriz/cifar.html. Tested on archives made in the same way, not on the real ones.
     """
-    import numpy as np
+    import numpy as np  # late: keeps numpy out of a process that does not need it
 
     if info.name == "cifar10":
         key, test = "labels", "cifar-10-batches-py/test_batch"
@@ -97,7 +97,7 @@ def _synthetic(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ..
 
     For checks on machines without a data set. Never use it for a published figure.
     """
-    import numpy as np
+    import numpy as np  # late: keeps numpy out of a process that does not need it
 
     random, count = np.random.RandomState(0), info.train_images + info.test_images
     blocks = random.randint(64, 192, (info.classes, 8, 8, info.channels)).astype(np.int16)

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from labkit.rows.catalog import DATASETS
+from labkit.rows.spec import Spec
+
 PUBLISHED = (64, 3, 100)  # width, channels, classes; and images of 32x32, as the published figures suggest
 LETTER = (
     "........",
@@ -42,9 +45,9 @@ def parts_of(*, rank: int, progress: Any, models: list[str]) -> dict[str, list[d
 
 def parts(model_name: str) -> list[Part]:
     """The parts of one model, from stem to head. Raises KeyError for an unknown model."""
-    import torch
+    import torch  # late: keeps torch out of a process that does not need it
 
-    from labkit.engine.models import MODELS, build_model
+    from labkit.engine.models import MODELS, build_model  # late: keeps torch out of a process that does not need it
 
     with torch.device("meta"):
         model = build_model(model_name, *PUBLISHED)
@@ -77,9 +80,9 @@ def bytes_of(*, rank: int, progress: Any, model: str, batches: list[int]) -> lis
 def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
     """(bytes of the parameters, bytes that forward keeps for backward), in fp32, for a batch of `batch` images. Of what forward keeps
     each storage counts once, and parameters do not count."""
-    import torch
+    import torch  # late: keeps torch out of a process that does not need it
 
-    from labkit.engine.models import build_model
+    from labkit.engine.models import build_model  # late: keeps torch out of a process that does not need it
 
     with torch.device("meta"):
         model = build_model(model_name, *PUBLISHED)
@@ -101,9 +104,7 @@ def bytes_for(model_name: str, batch: int) -> tuple[int, int]:
 def views(*, rank: int, progress: Any, caches: list[str], epochs: int) -> dict[str, list[list[list[float]]]]:
     """For each cache, and each epoch, the same picture as it is trained, 16 x 16 numbers from 0 to 1: cropped and flipped as
     `labkit.data.batches.Draws` says."""
-    from labkit.data.batches import Draws
-    from labkit.rows.catalog import DATASETS
-    from labkit.rows.spec import Spec
+    from labkit.data.batches import Draws  # late: keeps torch out of a process that does not need it
 
     picture = np.array([[letter == "#" for letter in row] for row in LETTER], dtype=float).repeat(2, 0).repeat(2, 1)
     padded, i = np.pad(picture, DATASETS["cifar10"].crop_padding), 3

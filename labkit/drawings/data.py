@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from labkit.drawings.sheet import GREY, LINE, MESSAGE, Sheet, drawn
 from labkit.plots.style import lighter
 from labkit.processes.launch import in_a_rank
+from labkit.rows.catalog import DATASETS
 from labkit.rows.kinds import KINDS
 
 ONCE, EVERY = "#ffffff", "#f7c591"
@@ -52,7 +53,6 @@ def three_caches() -> Figure:
 @drawn
 def batches_over_ranks() -> Figure:
     """One epoch on two ranks with 64, 128 and 256 images per rank: a larger batch means fewer steps, and fewer all-reduces."""
-    from labkit.rows.catalog import DATASETS
 
     images, ranks = DATASETS["digits"].train_images, 2
     s = Sheet(13, 5.9, "One epoch on two ranks: batch per rank and steps",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -52,7 +53,6 @@ SIGN, EXPONENT, FRACTION = "#555555", "#f0a34a", "#a6cde8"
 @drawn
 def number_formats() -> Figure:
     """The bits of fp32, tf32, bf16 and fp16: the number of exponent bits sets the range, the number of fraction bits the precision."""
-    import math
 
     s = Sheet(13, 7.2, "Bits of a number: exponent = range, fraction = precision", "Computed from the number of bits.")
     bit, left, high = 0.215, 0.95, 0.42

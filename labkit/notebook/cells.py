@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
+
 Bundle = dict[str, Any]
 
 
@@ -50,7 +52,7 @@ class Picture:
     alt: str
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[Bundle, Bundle]:
-        from labkit.plots.style import styled
+        from labkit.plots.style import styled  # late: keeps matplotlib out of a process that does not need it
 
         png = io.BytesIO()
         styled(self.figure.savefig)(png, format="png", metadata={"Software": None})
@@ -172,7 +174,6 @@ def interactive() -> bool:
 
 def _of_parent(variable: str) -> str | None:
     """What a variable was when our parent process started; None if it was not set, or may not be read."""
-    import psutil
 
     try:
         return psutil.Process(os.getppid()).environ().get(variable)

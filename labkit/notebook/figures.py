@@ -6,23 +6,27 @@ from typing import Any
 
 from labkit.notebook.cells import Grid, Picture, Text
 from labkit.notebook.ran import Ran
+from labkit.probes.doctor import examine
+from labkit.probes.wire import wire
+from labkit.processes.launch import in_a_rank
 from labkit.results.metrics import METRIC
+from labkit.results.ranks import agreement as ranks
+from labkit.rows.fields import SpecError, nearest
+from labkit.system.fonts import check_backend
 
 
 def drawing(name: str) -> Picture:
     """A drawing that explains something; `labkit.drawings.gallery` lists the names. Raises SpecError for an unknown name."""
-    from labkit.system.fonts import check_backend
 
     check_backend()
-    from labkit.drawings import gallery as drawings
+    from labkit.drawings import gallery as drawings  # late: keeps matplotlib out of a process that does not need it
 
     return Picture(drawings.drawing(name), drawings.alt(name))
 
 
 def networks() -> Grid:
     """Parameters, MiB of gradients, and multiply-adds of the three networks at the published size, computed from `labkit.engine.models`."""
-    from labkit.drawings.models import NETWORKS
-    from labkit.processes.launch import in_a_rank
+    from labkit.drawings.models import NETWORKS  # late: keeps matplotlib out of a process that does not need it
 
     lines: list[dict[str, Any]] = []
     for model, parts in in_a_rank("labkit.drawings.computed:parts_of", models=NETWORKS).items():
@@ -35,7 +39,6 @@ def networks() -> Grid:
 
 def check_machine() -> Grid:
     """Problems of this machine that could disturb a run, and what to do about them: `labkit doctor` as a table."""
-    from labkit.probes.doctor import examine
 
     return Grid(
         [vars(finding) for finding in examine()], {"level": "", "what": "checked", "text": "result", "remedy": "what to do"}
@@ -44,7 +47,7 @@ def check_machine() -> Grid:
 
 def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
     """Test accuracy over epochs and over time, of all rows that ran. If several runs have a row of the same name, its overrides follow the name."""
-    from labkit.plots.lessons import accuracy_figure
+    from labkit.plots.lessons import accuracy_figure  # late: keeps matplotlib out of a process that does not need it
 
     results = dict(ran.results)
     for other in more:
@@ -56,8 +59,7 @@ def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
 
 def overview(name: str, ran: Ran) -> Picture | Text:
     """An overview of the report: throughput, accuracy_over_time or memory_and_throughput. Raises SpecError for another name."""
-    from labkit.plots.overviews import PLOTS
-    from labkit.rows.fields import SpecError, nearest
+    from labkit.plots.overviews import PLOTS  # late: keeps matplotlib out of a process that does not need it
 
     if name not in PLOTS:
         raise SpecError(f"overview '{name}'{nearest(name, PLOTS)}")
@@ -70,7 +72,6 @@ AGREEMENT |= {"hardly": "almost no common order", "reversed": "the opposite orde
 
 def agreement(ran: Ran) -> Grid:
     """Do all rows together have the published order? Rank correlations (Spearman's rho, Kendall's tau), and numbers of pairs of rows."""
-    from labkit.results.ranks import agreement as ranks
 
     lines = [
         {**one, **one["kinds"], "figure": METRIC[one["figure"]].title["en"], "level": AGREEMENT[one["level"]]}
@@ -91,7 +92,7 @@ def agreement(ran: Ran) -> Grid:
 
 def factors(ran: Ran, *names: str) -> Picture | Text:
     """Images/s of these rows in this order, each also as a factor relative to the row before."""
-    from labkit.plots.lessons import factor_ladder
+    from labkit.plots.lessons import factor_ladder  # late: keeps matplotlib out of a process that does not need it
 
     here = {
         name: ran.results[name] for name in map(ran.name_here, names) if name in ran.results
@@ -101,7 +102,7 @@ def factors(ran: Ran, *names: str) -> Picture | Text:
 
 def staleness(ran: Ran) -> Picture | Text:
     """A histogram of the staleness of gradients (updates late), for every row with a parameter server."""
-    from labkit.plots.lessons import staleness_figure
+    from labkit.plots.lessons import staleness_figure  # late: keeps matplotlib out of a process that does not need it
 
     histograms = {}
     for name, repeats in ran.results.items():
@@ -113,29 +114,28 @@ def staleness(ran: Ran) -> Picture | Text:
 
 def timeline(trace: Any, step: int = 0) -> Picture | Text:
     """The timeline of one recorded step: what every rank did, and when. `trace` None: the row cannot run here; a sentence says so."""
-    from labkit.plots.traces import timeline as figure
+    from labkit.plots.traces import timeline as figure  # late: keeps matplotlib out of a process that does not need it
 
     return Picture(figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
 
 
 def split(traces: dict[str, Any]) -> Picture | Text:
     """How the time of a step divides into parts, for several traces. Rows that cannot run here (None) are left out."""
-    from labkit.plots.traces import split_figure
+    from labkit.plots.traces import split_figure  # late: keeps matplotlib out of a process that does not need it
 
     return picture_or_note(split_figure, {name: trace for name, trace in traces.items() if trace}, "Parts of the time of a step")
 
 
 def holds(traces: dict[str, Any]) -> Picture | Text:
     """The tensors that each rank holds in memory: parameters, gradients, optimizer state, activations, in MiB."""
-    from labkit.plots.traces import holds_figure
+    from labkit.plots.traces import holds_figure  # late: keeps matplotlib out of a process that does not need it
 
     return picture_or_note(holds_figure, {name: trace for name, trace in traces.items() if trace}, "What each rank holds")
 
 
 def messages(ranks: int = 2, **more: Any) -> Picture:
     """The time of an all-reduce over the size of its message, measured now, or earlier on this machine. `more`: see `labkit.probes.wire.wire`."""
-    from labkit.plots.wire import wire_figure as figure
-    from labkit.probes.wire import wire
+    from labkit.plots.wire import wire_figure as figure  # late: keeps matplotlib out of a process that does not need it
 
     return Picture(figure(wire(ranks, **more)), "Time of an all-reduce, and of a memory copy, over the size of the message")
 

@@ -10,7 +10,10 @@ import dataclasses
 from typing import Any
 
 from labkit.notebook.cells import Grid, Html, Picture, Text, interactive
+from labkit.notebook.live import Live
 from labkit.notebook.ran import Ran, kept
+from labkit.notebook.widgets import prediction_card
+from labkit.probes.trace import trace
 from labkit.results.metrics import METRIC, QUESTIONS, ROW_QUESTIONS
 from labkit.results.table import published_by_name
 from labkit.rows import params
@@ -71,8 +74,6 @@ class Lesson:
             if value:
                 self.commit(key, value)
         if interactive():
-            from labkit.notebook.widgets import prediction_card
-
             return prediction_card(self)
         return self.guess_table()
 
@@ -102,7 +103,6 @@ class Lesson:
         `overrides`: Spec fields on top of those of the lesson. A row that fails is a line with its reason. An interrupt ends all
         processes, and KeyboardInterrupt is raised. Raises SpecError for a bad value before any process starts.
         """
-        from labkit.notebook.live import Live
 
         asked, changed = rows or self.group.rows, {**self.overrides, **overrides}
         before = kept(asked, self.profile, changed)
@@ -128,7 +128,6 @@ class Lesson:
 
         `exchange`: False switches communication between ranks off. `overrides`: Spec fields on top of those of the lesson.
         """
-        from labkit.probes.trace import trace
 
         changed = {**self.overrides, **overrides}
         runnable = plan([row], self.profile, changed).runnable
@@ -179,7 +178,7 @@ class Lesson:
 
     def figure(self) -> Picture | Text:
         """The figure of the group, as in plots/: throughput, ratios, memory, parts of the time, accuracy. Raises SpecError before `run()`."""
-        from labkit.plots.groups import group_figure
+        from labkit.plots.groups import group_figure  # late: keeps matplotlib out of a process that does not need it
 
         figure = group_figure(self.group, self.finished_run().rows())
         if figure is None:

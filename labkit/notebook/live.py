@@ -15,6 +15,7 @@ from typing import Any
 
 from labkit.notebook.cells import Html
 from labkit.results.table import time_parts
+from labkit.rows.catalog import DATASETS
 from labkit.runs.result import Result, Results
 
 UPDATE_S = 0.25
@@ -97,8 +98,8 @@ class Live:
 
     def display(self, view: Html) -> None:
         """Show the view as the output of the cell, in place of the last one. Does nothing outside IPython."""
-        from IPython.core.getipython import get_ipython
-        from IPython.display import display
+        from IPython.core.getipython import get_ipython  # late: keeps IPython out of a process that does not need it
+        from IPython.display import display  # late: keeps IPython out of a process that does not need it
 
         if get_ipython() is None:  # a plain script has no output that could be replaced
             return
@@ -150,7 +151,6 @@ class Live:
 
 def steps_per_epoch(spec: Any) -> int:
     """The number of full steps in an epoch, at least 1."""
-    from labkit.rows.catalog import DATASETS
 
     return max(1, (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step)
 

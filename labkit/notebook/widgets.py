@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 from labkit.notebook.cells import Grid, Picture, interactive
+from labkit.notebook.live import Live
 from labkit.results.metrics import METRIC, METRICS, QUESTIONS
 from labkit.results.table import good, kept_lines, read_results
 from labkit.rows import params
@@ -45,7 +46,7 @@ def explorer(profile: str = "quick") -> Any:
     """A widget to choose rows and a profile, to see their times, and to run them. Without JupyterLab: `rows_table`."""
     if not interactive():
         return rows_table(profile)
-    import ipywidgets as w
+    import ipywidgets as w  # late: keeps ipywidgets out of a process that does not need it
 
     profiles = w.Dropdown(options=params.profile_names(), value=profile, description="profile")
     rows = w.SelectMultiple(options=params.all_names(), rows=10, description="rows", layout=w.Layout(width="640px"))
@@ -59,7 +60,6 @@ def explorer(profile: str = "quick") -> Any:
         table.value = rows_table(profiles.value, rows.value).html()
 
     def work() -> None:
-        from labkit.notebook.live import Live
 
         chosen = list(rows.value)
         planned = get_ready(chosen, profiles.value)
@@ -97,7 +97,7 @@ def explorer(profile: str = "quick") -> Any:
 
 def prediction_card(lesson: Any) -> Any:
     """The questions of a lesson as a widget. `lesson.predict` shows it; `lesson.outcome` compares the guess with the run."""
-    import ipywidgets as w
+    import ipywidgets as w  # late: keeps ipywidgets out of a process that does not need it
 
     wide, style = w.Layout(width="760px"), {"description_width": "300px"}
     fields: dict[str, Any] = {}
@@ -140,7 +140,7 @@ def comparison(label: str = "quick", x: str = "max_mem_mib", y: str = "images_pe
     everything = sorted(read_results(label))
     if not interactive():
         return comparison_picture(everything, x, y)
-    import ipywidgets as w
+    import ipywidgets as w  # late: keeps ipywidgets out of a process that does not need it
 
     options = [(metric.heading["en"], metric.key) for metric in METRICS]
     across, up = (

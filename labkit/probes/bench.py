@@ -195,7 +195,7 @@ BENCHES = {function.__name__: function for function in (tutorial, two_ranks, sta
 def main(names: list[str], pairs: int = 5) -> Path:
     """Run the named benchmarks, or all if none is named, with `pairs` turns each. Prints the figures and returns the file in
     runs/bench/ that keeps them. Raises SpecError for an unknown name."""
-    import rich
+    import rich  # late: keeps rich out of a process that does not need it
 
     for name in names:
         if name not in BENCHES:

@@ -8,9 +8,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.data import datasets
 from labkit.probes.doctor_machine import GIB, Findings, arithmetic, cores, environment, loopback, memory, shared_memory, system
+from labkit.processes.diagnose import RunFailed
+from labkit.processes.launch import in_a_rank
 from labkit.processes.strays import workers
+from labkit.rows.catalog import DATASETS
 from labkit.rows.params import chinese_letters
+from labkit.runs import folders
 from labkit.system import machine
 from labkit.system.files import try_folder
 from labkit.system.fonts import check_backend, font_with
@@ -48,8 +53,6 @@ def examine() -> list[Finding]:
 
 def torch_build() -> Findings:
     """Can a rank start and import torch, and which backends does torch have?"""
-    from labkit.processes.diagnose import RunFailed
-    from labkit.processes.launch import in_a_rank
 
     try:
         answer = in_a_rank("labkit.probes.doctor:torch_of_a_rank")
@@ -67,8 +70,8 @@ def torch_build() -> Findings:
 
 def torch_of_a_rank(**_: Any) -> dict[str, Any]:
     """In a rank's process: torch's version, and whether it has the backends gloo and nccl."""
-    import torch
-    import torch.distributed as dist
+    import torch  # late: keeps torch out of a process that does not need it
+    import torch.distributed as dist  # late: keeps torch out of a process that does not need it
 
     available = {name: dist.is_available() and getattr(dist, f"is_{name}_available")() for name in ("gloo", "nccl")}
     return {"version": torch.__version__} | available
@@ -96,11 +99,9 @@ def fonts() -> Findings:
 
 def data_sets() -> Findings:
     """Where the images of each data set are, or how to get them."""
-    from labkit.data.datasets import where
-    from labkit.rows.catalog import DATASETS
 
     for name in DATASETS:
-        text = where(name)
+        text = datasets.where(name)
         if text.startswith("not here: "):
             yield "problem", f"{name}: not here", text.removeprefix("not here: ")
         else:
@@ -109,7 +110,6 @@ def data_sets() -> Findings:
 
 def runs_folder() -> Findings:
     """Can results be written, and is there room for them?"""
-    from labkit.runs import folders
 
     folder = folders.runs_folder().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from labkit.system import machine
+from labkit.system import machine, tuning
 
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY_NEEDED, MEMORY_NEEDED = 64 * MIB, GIB
@@ -63,9 +63,8 @@ def arithmetic() -> Findings:
 
 def environment() -> Findings:
     """Variables of the environment that change speed."""
-    from labkit.system.tuning import outside_settings
 
-    if not (found := outside_settings()):
+    if not (found := tuning.outside_settings()):
         yield "ok", "nothing is set that changes the speed of torch, its libraries or malloc"
     for name, value in found.items():
         yield "note", f"{name}={value} may change speed", f"unset {name}, unless you mean it: results are kept apart by it"

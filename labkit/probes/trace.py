@@ -12,15 +12,22 @@ from __future__ import annotations
 import hashlib
 import itertools
 import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.data.datasets import prepare
+from labkit.engine.job import Job
+from labkit.processes import launch
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import process_group
 from labkit.rows.kinds import STRATEGIES, kind_of
 from labkit.rows.spec import Spec
+from labkit.runs.folders import claimed, conditions
+from labkit.runs.plan import plan
+from labkit.system.files import read_kept, write_json
 from labkit.system.machine import this_machine
 
 PROBE = (
@@ -126,12 +133,6 @@ def trace(
     become different, so it is no training; its time is what the computation alone takes. Raises SpecError for a row that
     this machine cannot run, or that cannot compute without an exchange, and for a wrong `steps`; RunFailed if a rank fails.
     """
-    from labkit.data.datasets import prepare
-    from labkit.engine.job import Job
-    from labkit.processes.launch import launch
-    from labkit.runs.folders import claimed, conditions
-    from labkit.runs.plan import plan
-    from labkit.system.files import read_kept, write_json
 
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
         raise SpecError(f"steps={steps!r}: must be a whole number from 1 to 1000")
@@ -164,7 +165,7 @@ def trace(
                 timeout_s=spec.timeout_s,
                 deadline_s=spec.deadline_s,
             )
-            kept = about | {"machine": this_machine().to_dict(), "ranks": launch(job)}
+            kept = about | {"machine": this_machine().to_dict(), "ranks": launch.launch(job)}
             write_json(folder / "trace.json", kept)
     zero = min(rank["steps"][0][0] for rank in kept["ranks"])
     for rank in kept["ranks"]:
@@ -175,14 +176,13 @@ def trace(
 
 def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: str, steps: int, exchange: bool) -> dict[str, Any]:
     """One rank of a trace, in its own process: returns {"rank", "events", "steps", "holds"}, with times of the monotonic clock."""
-    import time
 
-    import torch
+    import torch  # late: keeps torch out of a process that does not need it
 
-    from labkit.engine.loop import build
-    from labkit.engine.worker import device_of
-    from labkit.probes.recorder import Recorder, holds
-    from labkit.strategies import strategy_class
+    from labkit.engine.loop import build  # late: keeps torch out of a process that does not need it
+    from labkit.engine.worker import device_of  # late: keeps torch out of a process that does not need it
+    from labkit.probes.recorder import Recorder, holds  # late: keeps torch out of a process that does not need it
+    from labkit.strategies import strategy_class  # late: keeps torch out of a process that does not need it
 
     row = Spec(**spec)
     row = row.but(epochs=row.epochs + WARMUP_STEPS + steps)  # more epochs than these steps can need

@@ -14,7 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labkit.engine.job import Job
+from labkit.processes import launch
+from labkit.processes.digest import code_digest
 from labkit.rows.fields import SpecError
+from labkit.runs.folders import claimed, commit, runs_folder
+from labkit.system.files import read_kept, write_json
 from labkit.system.machine import this_machine, versions
 from labkit.system.tuning import outside_settings
 
@@ -32,11 +37,6 @@ def wire(
 
     Raises SpecError for a wrong number of ranks and for a backend that this machine cannot run; RunFailed if a rank fails.
     """
-    from labkit.engine.job import Job
-    from labkit.processes.digest import code_digest
-    from labkit.processes.launch import launch
-    from labkit.runs.folders import claimed, commit, runs_folder
-    from labkit.system.files import read_kept, write_json
 
     if backend not in ("gloo", "nccl"):
         raise SpecError(f"backend={backend!r}: must be gloo or nccl")
@@ -62,18 +62,18 @@ def wire(
                 group,
                 threads,
             )
-            kept = about | {"commit": commit(), "measured_at": time.time(), "lines": launch(job)[0]}
+            kept = about | {"commit": commit(), "measured_at": time.time(), "lines": launch.launch(job)[0]}
             write_json(folder / "wire.json", kept)
     return kept["lines"]
 
 
 def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend: str) -> list[dict[str, Any]]:
     """One rank of the benchmark, in its own process: returns the dicts of `wire`. The time of a turn is that of the slowest rank."""
-    import torch
-    import torch.distributed as dist
+    import torch  # late: keeps torch out of a process that does not need it
+    import torch.distributed as dist  # late: keeps torch out of a process that does not need it
 
-    from labkit.engine.measure import synchronise
-    from labkit.strategy import ring_all_reduce
+    from labkit.engine.measure import synchronise  # late: keeps torch out of a process that does not need it
+    from labkit.strategy import ring_all_reduce  # late: keeps torch out of a process that does not need it
 
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     if device.type == "cuda":

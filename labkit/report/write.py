@@ -57,7 +57,7 @@ def write_report(
     Raises SpecError for an unknown profile or language, or a bad override; OSError where no row has a result, and there is a report
     that shows some, or one is to be published or to be classic.
     """
-    from labkit.plots.overviews import save_plots
+    from labkit.plots.overviews import save_plots  # late: keeps matplotlib out of a process that does not need it
 
     languages, source = checked(languages), from_folders(profile, overrides or {})
     path = path.absolute() if path else report_path(source.folder, publish)
@@ -179,7 +179,7 @@ def texts(content: Content, languages: tuple[str, ...], classic: bool = False) -
 @functools.cache
 def environment(style: Style) -> Any:
     """Jinja2 set up for a format: whatever a template writes is escaped, unless it is set already; a missing value is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # late: keeps jinja2 out of a process that does not need it
 
     def set_in_markdown(value: Any) -> Any:
         return value if isinstance(value, Markup) else Markup(style.escape(value))
@@ -204,7 +204,7 @@ def navigation(path: Path, languages: tuple[str, ...], t: Words) -> Markup:
 
 def pictures(view: dict[str, Any], folder: Path) -> tuple[list[str], dict[int, str]]:
     """The plots that show these results: the names of the overviews, and of each group's figure by the group's number."""
-    from labkit.plots.overviews import PLOTS
+    from labkit.plots.overviews import PLOTS  # late: keeps matplotlib out of a process that does not need it
 
     overviews = list(PLOTS) if view["results"] else []
     groups = {group["number"]: f"group_{group['number']:02}" for group in view["groups"] if group["rows"]}
@@ -216,7 +216,7 @@ def pictures(view: dict[str, Any], folder: Path) -> tuple[list[str], dict[int, s
 
 def inlined(picture: Path) -> str:
     """A PNG as a data URI, with a palette: a third of the bytes."""
-    from PIL import Image
+    from PIL import Image  # late: keeps PIL out of a process that does not need it
 
     small = io.BytesIO()
     with Image.open(picture) as image:

@@ -15,6 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from labkit.data.datasets import prepare
+from labkit.engine.job import Job
+from labkit.processes import fork_server, launch
+from labkit.processes.diagnose import RunFailed
 from labkit.rows.fit import process_group
 from labkit.rows.spec import Spec
 from labkit.runs.asked import check_times
@@ -33,13 +37,12 @@ def get_ready(
 
     `fresh`: see `labkit.run`. Raises SpecError before any process starts.
     """
-    from labkit.processes.fork_server import warm
 
     check_times(repeats, fresh)
     planned = plan(rows, profile, overrides)
     kept = all((planned.folder / row.name / str(repeats) / "result.json").exists() for row in planned.runnable)
     if planned.runnable and (fresh is not False or not kept):
-        warm()
+        fork_server.warm()
     return planned
 
 
@@ -64,8 +67,6 @@ def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: On
 
 def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> Result | NoResult:
     """One run of a Spec that fits this machine, or its kept result if that is still valid. `fresh`: see `labkit.run`."""
-    from labkit.data.datasets import prepare
-    from labkit.processes.fork_server import warm
 
     folder = runs_folder() / label / spec.name / str(repeat)
     kept = None if fresh is True else kept_result(folder, spec)
@@ -74,7 +75,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
     with claimed(folder):
         clear_abandoned()
         data_folder = prepare(spec.dataset)
-        warm(wait=True)  # else the first row of a session would also measure the start of the fork server
+        fork_server.warm(wait=True)  # else the first row of a session would also measure the start of the fork server
         began = time.monotonic()
         attempt = opening(spec, label, repeat, folder, time.time())
         try:
@@ -101,9 +102,6 @@ def kept_result(folder: Path, spec: Spec) -> Result | None:
 
 def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress) -> dict[str, Any]:
     """Start the ranks, and combine what they return (see `figures`); if the run failed: its status, reason, detail and rank."""
-    from labkit.engine.job import Job
-    from labkit.processes.diagnose import RunFailed
-    from labkit.processes.launch import launch
 
     job = Job(
         target="labkit.engine.worker:train_row",
@@ -116,7 +114,7 @@ def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress
         deadline_s=spec.deadline_s,
     )
     try:
-        return figures(launch(job, on_progress), began)
+        return figures(launch.launch(job, on_progress), began)
     except RunFailed as failed:
         return {"status": failed.status, "reason": failed.reason, "detail": failed.detail, "rank": failed.rank}
 

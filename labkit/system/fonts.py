@@ -23,7 +23,7 @@ def check_backend() -> None:
 
 def has_glyphs(path: str, letters: set[int]) -> bool:
     """Does the font in this file have all of these characters (Unicode numbers)? False for a file that cannot be read."""
-    from matplotlib.ft2font import FT2Font
+    from matplotlib.ft2font import FT2Font  # late: keeps matplotlib out of a process that does not need it
 
     try:
         font = FT2Font(path)
@@ -39,7 +39,7 @@ def font_with(text: str) -> str:
     matplotlib makes its list of fonts once, and keeps it. A font that was installed later is not in the list, so we search
     the usual folders as well.
     """
-    from matplotlib.font_manager import fontManager
+    from matplotlib.font_manager import fontManager  # late: keeps matplotlib out of a process that does not need it
 
     letters = set(map(ord, text))
     for font in sorted(fontManager.ttflist, key=lambda font: (font.weight != 400, font.name, font.fname)):

@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 VERSION = "0.1.0"  # of labkit; pyproject.toml reads it from here, so that a checkout that was never installed has a version
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -37,7 +39,6 @@ class Machine:
 @functools.cache
 def this_machine() -> Machine:
     """The facts of this machine. They are found out once."""
-    import psutil
 
     return Machine(
         cpu=_cpu_name(),
@@ -95,7 +96,7 @@ def _cuda_names() -> tuple[str, ...]:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
             return ()
-    import torch
+    import torch  # late: keeps torch out of a process that does not need it
 
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))
 
