@@ -4,6 +4,7 @@ Each row here really trains through labkit.engine.loop.train, on digits at 8x8 p
 tests.helpers.workers.Seen looks on from inside: at the types and batches in every convolution, the messages of one step, the weights.
 """
 
+import itertools
 import math
 
 import pytest
@@ -39,7 +40,12 @@ KINDS |= {name: row(name) for name in STRATEGIES if name not in kinds.KINDS}  # 
 AXES = {
     "as it is": {"_look_closely": True},
     "amp": {"amp": True},
-    "amp fp16": {"amp": True, "amp_dtype": "fp16"},
+    "longer": {"train_samples": 64},
+    "amp fp16": {
+        "amp": True,
+        "amp_dtype": "fp16",
+        "train_samples": 64,
+    },  # the first steps overflow until the scale is small enough
     "width": {"width": 12, "epochs": 1},
     "seed": {"seed": 1},
     "lr": {"lr": 0.05},
@@ -120,8 +126,18 @@ def test_amp_sets_the_type_of_every_convolution(seen, kind, axis, dtype):
     """On every rank and in every micro-batch and replica; and training in that type ends at other weights, not at NaN."""
     types = [outcome["dtypes"] for outcome in seen(kind, axis) if outcome["dtypes"]]
     assert types and all(found == [f"torch.{dtype}"] for found in types), f"{kind}, {axis}: convolutions computed in {types}"
-    changed = seen(kind, axis)[0]["weights"] != seen(kind)[0]["weights"]
+    control = "longer" if axis == "amp fp16" else "as it is"  # of as many steps
+    changed = seen(kind, axis)[0]["weights"] != seen(kind, control)[0]["weights"]
     assert changed == (axis != "as it is"), f"{kind}: {axis} must change the weights, since it rounds"
+
+
+@every_kind
+def test_fp16_makes_updates(seen, kind):
+    """A step whose gradients overflow halves the scale and is skipped; those of a run that skips all of them say nothing."""
+    scales = [65536.0, *seen(kind, "amp fp16")[0]["scales"]]
+    made = sum(after >= before for before, after in itertools.pairwise(scales))
+    assert len(scales) == 17 and made >= 4, f"{kind}: of 16 steps only {made} made an update; the scale went {scales}"
+    assert set(seen(kind)[0]["scales"]) == {1.0}, "without fp16 no loss is scaled"
 
 
 @every_kind
