@@ -12,8 +12,6 @@ from labkit.notebook.lesson import Lesson
 from labkit.notebook.ran import kept
 from labkit.plots import overviews
 from labkit.processes import fork_server
-from labkit.results import verdict
-from labkit.results.metrics import METRIC
 from labkit.results.table import kept_lines
 from labkit.runs.plan import plan
 from tests.helpers.made_up import CPU, cells, put, results_now, rows_now, section, use
@@ -235,17 +233,6 @@ def test_each_point_and_curve_belongs_to_its_row():
     ends = {"91.0 %  single_gpu_bs256": 91.0, "85.0 %  dp_bs256_ngpu2": 85.0, "93.0 %  ddp_gloo_bs128x2": 93.0,
             "89.0 %  ddp_gloo_bs128x2_cacheTrue": 89.0}  # fmt: skip
     assert {label: y[-1] for label, y in curves.items()} == pytest.approx(ends)
-
-
-# -- what is a difference ---------------------------------------------------------------------------------------------------
-
-
-def test_accuracies_differ_beyond_two_standard_errors():
-    """Of 90 % and 94 % on 360 images: 2 sqrt((90 * 10 + 94 * 6) / 360) = 4.03 points. So 4.0 are chance and 4.1 are not."""
-    accuracy = METRIC["best_acc_pct"]
-    assert verdict.chance_points(90.0, 94.0, 360) == pytest.approx(4.0332, abs=1e-4)
-    assert verdict.order(accuracy, [94.0], [90.0], 360) == 0 == verdict.order(accuracy, [90.0], [94.0], 360)
-    assert verdict.order(accuracy, [94.1], [90.0], 360) == 1 == -verdict.order(accuracy, [90.0], [94.1], 360)
 
 
 def test_a_figure_of_repeats_is_their_median_and_no_mean():

@@ -123,7 +123,9 @@ def test_every_file_that_decides_a_number_is_in_the_codes_digest(tmp_path):
     assert len(strategies) >= 7
     files = [Path(module.__file__) for module in DECIDE] + strategies
     copies = [str(home / "labkit" / file.relative_to(here)) for file in files]
-    copies += [str(home / "labkit" / folder / "a_new_one.py") for folder in ("engine", "strategies", "data", "rows", "runs", "system")]
+    copies += [
+        str(home / "labkit" / folder / "a_new_one.py") for folder in ("engine", "strategies", "data", "rows", "runs", "system")
+    ]
     done = subprocess.run(
         [sys.executable, "-c", EDIT_EACH, json.dumps(copies), code_digest.__module__],
         env=os.environ | {"PYTHONPATH": str(home)},
