@@ -152,11 +152,7 @@ def memory_of(name):
     return result.max_mem_mib
 
 
-def test_with_two_devices_every_published_row(capsys):
-    devices = len(this_machine().cuda)
-    if devices < 2:
-        with capsys.disabled():
-            print(f"\nnot checked: the rows of two devices; this machine has {devices}")
-        return
+@pytest.mark.two_devices
+def test_every_published_row():
     frame = labkit.run(all_names(), overrides={**SMALL, "epochs": 1})
     assert list(frame.status) == ["ok"] * len(frame), frame[["name", "status", "reason"]].to_string()

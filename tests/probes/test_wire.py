@@ -34,6 +34,13 @@ def test_latency_and_bandwidth_are_read_off_at_the_ends():
     assert latency == pytest.approx(1e-4, rel=0.02) and bandwidth == pytest.approx(1e9)
 
 
+def test_latency_is_the_least_time_and_bandwidth_the_slope_of_the_largest():
+    """In any order; and small messages, which a protocol of their own carries, have another slope."""
+    made_up = [(10**7, 0.020, 0.011), (10**3, 9e-4, 2e-4), (10**6, 0.011, 0.010), (10**4, 0.005, 1e-3)]
+    latency, bandwidth = fit([{"bytes": n, "median_s": median, "min_s": least} for n, median, least in made_up])
+    assert latency == 2e-4 and bandwidth == pytest.approx(9e6 / 0.009)
+
+
 def test_bad_questions_are_refused(monkeypatch):
     monkeypatch.setattr("labkit.processes.fork_server.warm", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(SpecError, match="ranks=1"):

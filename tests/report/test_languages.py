@@ -2,18 +2,19 @@
 
 import re
 import string
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
 
 from labkit.plots import overviews as plots
 from labkit.report import words as report_words
+from labkit.report.sentences import Say
 from labkit.report.words import HTML, LANGUAGES, MARKDOWN, Words
 from labkit.report.write import write_report
-from labkit.results import verdict
+from labkit.results import ranks, verdict
 from labkit.results.metrics import COMPARED
 from labkit.results.provenance import ONE_PER_REPORT
-from labkit.results.ranks import MOSTLY, PARTLY
 from labkit.rows.fields import SpecError
 from labkit.rows.params import groups
 from tests.helpers.made_up import CPU, cells, put, put_all, use
@@ -101,7 +102,29 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
     seldom = {"beside.too_few", "verdict.all_pairs", "verdict.none", "verdict.among_others", "absent.none", "results.others"}
     assert report_words.texts("en").keys() - used - chosen - seldom == set()
     assert chosen | used | seldom <= report_words.texts("en").keys()
-    assert MOSTLY > PARTLY > 0
+
+
+@pytest.mark.parametrize(
+    ("here", "english", "chinese"),
+    [
+        ([1, 2, 3, 4, 5], "is mostly the published one", "大体一致"),  # rho 1.0
+        ([2, 1, 4, 3, 5], "is mostly the published one", "大体一致"),  # 0.8
+        ([3, 1, 2, 5, 4], "is partly the published one", "部分一致"),  # 0.6
+        ([3, 1, 4, 2, 5], "is partly the published one", "部分一致"),  # 0.5
+        ([4, 2, 3, 1, 5], "has little to do with", "几乎没有关系"),  # 0.1
+        ([4, 1, 5, 2, 3], "has little to do with", "几乎没有关系"),  # -0.1
+        ([5, 2, 3, 4, 1], "the reverse of the published one", "大致相反"),  # -0.6
+        ([5, 4, 3, 2, 1], "the reverse of the published one", "大致相反"),  # -1.0
+    ],
+)
+def test_the_words_for_an_order_follow_its_correlation(monkeypatch, here, english, chinese):
+    monkeypatch.setattr(ranks, "judged", lambda *_: {"kind": "same"})
+    rows = [
+        SimpleNamespace(row=SimpleNamespace(median=lambda key, n=n: n), published={"p": there}) for there, n in enumerate(here)
+    ]
+    line = ranks.of_metric(SimpleNamespace(key="images_per_s", published="p"), rows)
+    for language, words in (("en", english), ("zh", chinese)):
+        assert words in Say({}, Words(language, MARKDOWN)).agreed(line)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -106,16 +106,16 @@ from pathlib import Path
 digest = importlib.import_module(sys.argv[2]).code_digest
 print(json.dumps([digest()]))
 for name in json.loads(sys.argv[1]):
-    before = Path(name).read_bytes()
-    Path(name).write_bytes(before + b"# edited\\n")
+    before = Path(name).read_bytes() if Path(name).exists() else None
+    Path(name).write_bytes((before or b"") + b"# edited\\n")
     print(json.dumps([name, digest()]))
-    Path(name).write_bytes(before)
+    Path(name).unlink() if before is None else Path(name).write_bytes(before)
 print(json.dumps([digest()]))
 """
 
 
 def test_every_file_that_decides_a_number_is_in_the_codes_digest(tmp_path):
-    """In a copy of the package: an edit of any of them changes the digest, and taking it back gives the old one."""
+    """In a copy of the package: an edit of any of them changes the digest, and taking it back gives the old one. So does a new file."""
     here, home = Path(labkit.__file__).parent, tmp_path / "lab"
     shutil.copytree(here, home / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "params", home / "params")
@@ -123,6 +123,9 @@ def test_every_file_that_decides_a_number_is_in_the_codes_digest(tmp_path):
     assert len(strategies) >= 7
     files = [Path(module.__file__) for module in DECIDE] + strategies
     copies = [str(home / "labkit" / file.relative_to(here)) for file in files]
+    copies += [
+        str(home / "labkit" / folder / "a_new_one.py") for folder in ("engine", "strategies", "data", "rows", "runs", "system")
+    ]
     done = subprocess.run(
         [sys.executable, "-c", EDIT_EACH, json.dumps(copies), code_digest.__module__],
         env=os.environ | {"PYTHONPATH": str(home)},
