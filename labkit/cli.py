@@ -95,7 +95,7 @@ def run(
     """
     from labkit.runs.plan import plan
 
-    lines = train(names, profile, read_sets(sets), repeats, fresh)
+    lines = train_names(names, profile, read_sets(sets), repeats, fresh)
     if as_json:
         print_json(lines)
     else:
@@ -104,7 +104,7 @@ def run(
     lacking = [planned.rows[0] for planned in plans if not planned.runnable]
     for row in lacking:
         print_message(f"{row.name} {row.reason}")
-    finish(lines, NEEDS if lacking else 0)
+    exit_with(lines, NEEDS if lacking else 0)
 
 
 @app.command()
@@ -165,7 +165,7 @@ def report(
     failed = [status for status in statuses if status.status != "ok"]
     for status in failed:
         print(f"notebook {status.notebook}: {status.status}: {status.reason}")
-    finish(lines, FAILED if failed or unwritten else 0)
+    exit_with(lines, FAILED if failed or unwritten else 0)
 
 
 @app.command()
@@ -195,13 +195,13 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None, pairs: Pairs = 5) -> None:
-    """Measure how much time the lab costs and saves, compared with plain PyTorch. Takes minutes; let nothing else run meanwhile."""
+    """Measure how much time the lab costs and saves, compared with plain PyTorch. Takes minutes on an idle machine."""
     from labkit.probes import bench
 
     bench.main(names or [], pairs)
 
 
-def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
+def train_names(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
     """Train rows, and show progress on stderr. Returns table lines (see `for_print`)."""
     from labkit.results.table import lines_of
     from labkit.runs.train import get_ready, train_rows
@@ -212,7 +212,7 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
     return [for_print(line) for line in lines_of(planned, outcomes)]
 
 
-def finish(lines: list[dict[str, Any]], code: int = 0) -> None:
+def exit_with(lines: list[dict[str, Any]], code: int = 0) -> None:
     """End the command with exit code FAILED if a run failed, else with `code`."""
     raise typer.Exit(FAILED if any(line["status"] not in ("ok", "needs") for line in lines) else code)
 

@@ -17,7 +17,9 @@ def drawing(name: str) -> Picture:
 
 
 def networks() -> Grid:
-    """Parameters, MiB of gradients, and multiply-adds of the three networks at the published size, computed from `labkit.engine.models`."""
+    """Parameters, MiB of gradients, and multiply-adds of the three networks at the published size, computed from
+    `labkit.engine.models`.
+    """
     from labkit.drawings.models import NETWORKS
     from labkit.processes.launch import in_a_rank
 
@@ -40,7 +42,10 @@ def check_machine() -> Grid:
 
 
 def accuracy(ran: Ran, *more: Ran) -> Picture | Text:
-    """Test accuracy over epochs and over time, of all rows that ran. If several runs have a row of the same name, its overrides follow the name."""
+    """Test accuracy over epochs and over time, of all rows that ran.
+
+    If several runs have a row of the same name, its overrides follow the name.
+    """
     from labkit.plots.lessons import accuracy_figure
 
     results = dict(ran.results)
@@ -66,7 +71,9 @@ AGREEMENT |= {"hardly": "almost no common order", "reversed": "the opposite orde
 
 
 def agreement(ran: Ran) -> Grid:
-    """Do all rows together have the published order? Rank correlations (Spearman's rho, Kendall's tau), and numbers of pairs of rows."""
+    """Do all rows together have the published order? Rank correlations (Spearman's rho, Kendall's tau), and numbers of pairs of
+    rows.
+    """
     from labkit.results.ranks import agreement as ranks
 
     lines = [
@@ -109,10 +116,13 @@ def staleness(ran: Ran) -> Picture | Text:
 
 
 def timeline(trace: Any, step: int = 0) -> Picture | Text:
-    """The timeline of one recorded step: what every rank did, and when. `trace` None: the row cannot run here; a sentence says so."""
-    from labkit.plots.traces import timeline as figure
+    """The timeline of one recorded step: what every rank did, and when.
 
-    return Picture(figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
+    `trace` None: the row cannot run here; a sentence says so.
+    """
+    from labkit.plots.traces import timeline_figure
+
+    return Picture(timeline_figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
 
 
 def split(traces: dict[str, Any]) -> Picture | Text:
@@ -130,7 +140,10 @@ def holds(traces: dict[str, Any]) -> Picture | Text:
 
 
 def messages(ranks: int = 2, **more: Any) -> Picture:
-    """The time of an all-reduce over the size of its message, measured now, or earlier on this machine. `more`: see `labkit.probes.wire.wire`."""
+    """The time of an all-reduce over the size of its message, measured now, or earlier on this machine.
+
+    `more`: see `labkit.probes.wire.wire`.
+    """
     from labkit.plots.wire import wire_figure as figure
     from labkit.probes.wire import wire
 

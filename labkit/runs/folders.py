@@ -65,7 +65,9 @@ def conditions(spec: Spec) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of this checkout, with `+` if labkit/ or params/ have changes that are not committed; "unknown" outside a checkout."""
+    """The commit of this checkout, with `+` if labkit/ or params/ have changes that are not committed; "unknown" outside a
+    checkout.
+    """
     git = ["git", "-C", str(params.ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
@@ -79,7 +81,10 @@ def commit() -> str:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Lock a run's folder, so that only this process trains in it. Raises OSError before anything is trained; the message says what to do."""
+    """Lock a run's folder, so that only this process trains in it.
+
+    Raises OSError before anything is trained; the message says what to do.
+    """
     try:
         refuse_links(folder, runs_folder())
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,9 +114,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(lock: Path | str | None = None, alone: bool = True) -> Iterator[None]:
-    """Wait until a batch does nothing else, and keep it so: what is measured holds its lock `alone`. What may go on beside its like
-    but not beside a measurement (getting the next notebook's process ready, making a page) shares it. Outside a batch
-    (no `lock`, nor one in the environment) there is nothing to wait for."""
+    """Wait until a batch does nothing else, and keep it so: what is measured holds its lock `alone`. What may go on beside its
+    like but not beside a measurement (getting the next notebook's process ready, making a page) shares it. Outside a batch (no
+    `lock`, nor one in the environment) there is nothing to wait for.
+    """
     if path := lock or os.environ.get(QUIET):
         with open_lock(Path(path)) as file:
             fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)

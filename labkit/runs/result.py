@@ -21,7 +21,10 @@ AGAIN = "train the row again to replace it"
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images. `after_s`: seconds from the call that launched the run to the end of this epoch's evaluation."""
+    """One pass over the training images.
+
+    `after_s`: seconds from the call that launched the run to the end of this epoch's evaluation.
+    """
 
     epoch: int
     train_loss: float
@@ -98,13 +101,13 @@ class Result:
     @classmethod
     def from_json(cls, content: Any, where: str | Path = "result") -> Result:
         """The Result that a JSON file holds. Raises Unreadable for a file of another version, or one that was edited or torn."""
-        values = checked(content, cls, where)
+        values = checked_fields(content, cls, where)
         try:
             values["spec"], values["machine"] = Spec(**values["spec"]), machine_of(values["machine"])
         except (TypeError, SpecError) as error:
             raise Unreadable(f"{where}: was written by another version of labkit ({error}); {AGAIN}") from None
-        values["epochs"] = [Epoch(**checked(epoch, Epoch, f"{where}, epochs")) for epoch in values["epochs"]]
-        ranks = [checked(rank, RankFigures, f"{where}, ranks") for rank in values["ranks"]]
+        values["epochs"] = [Epoch(**checked_fields(epoch, Epoch, f"{where}, epochs")) for epoch in values["epochs"]]
+        ranks = [checked_fields(rank, RankFigures, f"{where}, ranks") for rank in values["ranks"]]
         values["ranks"] = [RankFigures(**rank | {"shard": rank["shard"] and tuple(rank["shard"])}) for rank in ranks]
         if not values["epochs"] or not any(rank.shard for rank in values["ranks"]):
             raise Unreadable(f"{where}: no epoch, or no rank that trained, is in it; {AGAIN}")
@@ -139,7 +142,7 @@ class NoResult:
         if isinstance(content, dict):  # an attempt has more keys than we need
             names = {one.name for one in dataclasses.fields(cls)}
             content = {key: value for key, value in content.items() if key in names}
-        return cls(**checked(content, cls, where))
+        return cls(**checked_fields(content, cls, where))
 
 
 def machine_of(facts: dict[str, Any]) -> Machine:
@@ -164,7 +167,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def checked(content: Any, shape: Any, where: str | Path) -> dict[str, Any]:
+def checked_fields(content: Any, shape: Any, where: str | Path) -> dict[str, Any]:
     """The values for the dataclass `shape`, from plain data. Raises Unreadable unless every field is there and has its type."""
     if not isinstance(content, dict):
         raise Unreadable(f"{where}: holds {type(content).__name__}, where key: value pairs were expected; {AGAIN}")

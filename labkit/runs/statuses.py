@@ -12,7 +12,8 @@ from labkit.system.files import read_json
 class Status:
     """How one notebook ended. status: ok, failed, timeout, kernel died, interrupted, or running.
 
-    `started_at`: Unix seconds. `inputs`: a digest of everything that the notebook depends on. `kept`: an earlier call executed it.
+    `started_at`: Unix seconds. `inputs`: a digest of everything that the notebook depends on. `kept`: an earlier call executed
+    it.
     """
 
     notebook: str

@@ -89,7 +89,10 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
 
 
 def kept_result(folder: Path, spec: Spec) -> Result | None:
-    """The result in a run's folder if it is valid: its conditions are those of now (see `conditions`), and its file can be read. Else None."""
+    """The result in a run's folder if it is valid: its conditions are those of now (see `conditions`), and its file can be read.
+
+    Else None.
+    """
     if read_kept(folder / "result.json", conditions(spec)) is None:
         return None
     try:
@@ -128,8 +131,12 @@ def figures(ranks: list[dict[str, Any]], called_at: float) -> dict[str, Any]:
     """
     shards: dict[tuple, list[float]] = {}
     for rank in ranks:
-        if rank["shard"] is not None:
-            shards.setdefault(tuple(rank["shard"]), []).append(rank["images_per_s"])
+        if rank["shard"] is None:  # a server
+            continue
+        shard = tuple(rank["shard"])
+        if shard not in shards:
+            shards[shard] = []
+        shards[shard].append(rank["images_per_s"])
     epochs = [epoch | {"after_s": epoch.pop("ended_at") - called_at} for epoch in ranks[0]["epochs"]]
     training = [rank for rank in ranks if rank["shard"] is not None]
     return {
