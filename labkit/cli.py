@@ -93,7 +93,7 @@ def run(
     labkit run all --set epochs=2 --set lr=0.05 --json
     """
 
-    lines = train(names, profile, terminal.read_sets(sets), repeats, fresh)
+    lines = train_names(names, profile, terminal.read_sets(sets), repeats, fresh)
     if as_json:
         terminal.print_json(lines)
     else:
@@ -102,7 +102,7 @@ def run(
     lacking = [planned.rows[0] for planned in plans if not planned.runnable]
     for row in lacking:
         terminal.print_message(f"{row.name} {row.reason}")
-    finish(lines, NEEDS if lacking else 0)
+    exit_with(lines, NEEDS if lacking else 0)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def report(
     failed = [status for status in statuses if status.status != "ok"]
     for status in failed:
         print(f"notebook {status.notebook}: {status.status}: {status.reason}")
-    finish(lines, FAILED if failed or unwritten else 0)
+    exit_with(lines, FAILED if failed or unwritten else 0)
 
 
 @app.command()
@@ -208,7 +208,7 @@ def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")
     bench.main(names or [], pairs)
 
 
-def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
+def train_names(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
     """Train rows, and show progress on stderr. Returns table lines (see `for_print`)."""
 
     planned = get_ready(names, profile, repeats, fresh, overrides)
@@ -217,7 +217,7 @@ def train(names: list[str], profile: str, overrides: dict[str, Any], repeats: in
     return [terminal.for_print(line) for line in lines_of(planned, outcomes)]
 
 
-def finish(lines: list[dict[str, Any]], code: int = 0) -> None:
+def exit_with(lines: list[dict[str, Any]], code: int = 0) -> None:
     """End the command with exit code FAILED if a run failed, else with `code`."""
     raise typer.Exit(FAILED if any(line["status"] not in ("ok", "needs") for line in lines) else code)
 

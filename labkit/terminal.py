@@ -41,7 +41,9 @@ def read_numbers(text: str) -> list[int] | None:
 
 
 def for_print(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of results.table as the command line prints it: with model and batch size, and with None for values without a meaning."""
+    """A line of results.table as the command line prints it: with model and batch size, and with None for values without a
+    meaning.
+    """
     spec = Spec.parse(line["name"])
     return line | {
         "model": spec.model,
@@ -78,11 +80,11 @@ def print_table(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
         heading = heading if out.is_terminal else heading.replace("\n", " ")
         grid.add_column(heading, justify=side, overflow="fold", no_wrap=not out.is_terminal)
     for line in lines:
-        grid.add_row(*(cell_text(line[key]) for key in headings))
+        grid.add_row(*(plain_cell(line[key]) for key in headings))
     out.print(grid)
 
 
-def cell_text(value: Any) -> str:
+def plain_cell(value: Any) -> str:
     """The text of a cell: "–" for None, one digit after the point for floats."""
     if value is None:
         return "–"
@@ -126,7 +128,8 @@ def bar(total: int | None = None) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def run_bar(names: list[str], repeats: int) -> Iterator[Callable[[Any, int, list[dict[str, Any]]], None]]:
-    """Gives the `on_progress` of `labkit.run`, and shows progress on stderr meanwhile: a bar on a terminal, else a line when a run starts.
+    """Gives the `on_progress` of `labkit.run`, and shows progress on stderr meanwhile: a bar on a terminal, else a line when a
+    run starts.
 
     `names`: the rows that are trained, in order; each is trained `repeats` times.
     """

@@ -1,7 +1,7 @@
 """What a notebook cell shows: a picture, a text, a table. Each also has a plain text, for terminals and for screen readers.
 
-Without pyplot (callbacks of widgets run on other threads), without scripts, and without anything from the network, so that a saved
-notebook shows the same.
+Without pyplot (callbacks of widgets run on other threads), without scripts, and without anything from the network, so that a
+saved notebook shows the same.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. `lines`: one dict for each line. `headings`: {key of the lines: heading of its column}, in the order of the columns."""
+    """A table.
+
+    `lines`: one dict for each line. `headings`: {key of the lines: heading of its column}, in the order of the columns.
+    """
 
     lines: list[dict[str, Any]] = field(repr=False)
     headings: dict[str, str] = field(repr=False)
@@ -95,7 +98,10 @@ class Grid:
         return f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}</div>'
 
     def __str__(self) -> str:
-        """The table as plain text, every column aligned at the right. Without pandas: its import takes longer than all tables of a notebook."""
+        """The table as plain text, every column aligned at the right.
+
+        Without pandas: its import takes longer than all tables of a notebook.
+        """
         columns = [[heading, *(cell_text(line.get(key)) for line in self.lines)] for key, heading in self.headings.items()]
         padded = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns]
         lines = ["  ".join(row) for row in zip(*padded, strict=True)]

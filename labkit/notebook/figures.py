@@ -113,10 +113,13 @@ def staleness(ran: Ran) -> Picture | Text:
 
 
 def timeline(trace: Any, step: int = 0) -> Picture | Text:
-    """The timeline of one recorded step: what every rank did, and when. `trace` None: the row cannot run here; a sentence says so."""
-    from labkit.plots.traces import timeline as figure  # late: keeps matplotlib out of a process that does not need it
+    """The timeline of one recorded step: what every rank did, and when.
 
-    return Picture(figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
+    `trace` None: the row cannot run here; a sentence says so.
+    """
+    from labkit.plots.traces import timeline_figure  # late: keeps matplotlib out of a process that does not need it
+
+    return Picture(timeline_figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
 
 
 def split(traces: dict[str, Any]) -> Picture | Text:

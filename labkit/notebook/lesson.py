@@ -1,7 +1,7 @@
 """A Lesson is what the notebook of one group calls: the question, the guess, the run, and tables and figures of its results.
 
-All arguments are checked when a Lesson is made, before any process starts. Training is done by `labkit.runs.train`, as for `labkit.run`
-and the command line.
+All arguments are checked when a Lesson is made, before any process starts. Training is done by `labkit.runs.train`, as for
+`labkit.run` and the command line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from labkit.runs.plan import Plan, plan
 
 
 class Lesson:
-    """A group of rows at a profile. `rows`: rows to use instead of those in the group's file. `overrides`: Spec fields on top of the profile.
+    """A group of rows at a profile. `rows`: rows to use instead of those in the group's file. `overrides`: Spec fields on top of
+    the profile.
 
     `fresh`: True trains again rows that have a result; a time (Unix seconds) trains again only results that are older. Raises
     SpecError for an argument with a wrong value or type; the message says how to pass it to papermill.
@@ -66,8 +67,8 @@ class Lesson:
     def predict(self, fastest: str = "", factor: float = 0.0, least_memory: str = "", most_accurate: str = "") -> Any:
         """Commit a guess before the run: rows by name, the factor as a number. Without an argument, the guess is as published.
 
-        In JupyterLab this shows a card with the questions; elsewhere it shows a table with the guesses. Raises SpecError for a row
-        that does not run here, and for a factor below 1.
+        In JupyterLab this shows a card with the questions; elsewhere it shows a table with the guesses. Raises SpecError for a
+        row that does not run here, and for a factor below 1.
         """
         asked = {"fastest": fastest, "factor": factor, "least_memory": least_memory, "most_accurate": most_accurate}
         for key, value in asked.items():
@@ -82,7 +83,10 @@ class Lesson:
         return [row.name for row in self.plan.runnable]
 
     def commit(self, key: str, value: Any) -> None:
-        """Set one guess. `key`: a key of QUESTIONS. Raises SpecError for a row that does not run here, and for a factor below 1."""
+        """Set one guess.
+
+        `key`: a key of QUESTIONS. Raises SpecError for a row that does not run here, and for a factor below 1.
+        """
         if key in ROW_QUESTIONS:
             value = self.plan.name_here(value)
             if value not in self.choices():
@@ -98,7 +102,8 @@ class Lesson:
 
     # -- run --------------------------------------------------------------------------------------------------------
     def run(self, rows: Any = None, **overrides: Any) -> Ran:
-        """Train the rows of this lesson, or `rows` at the same profile, with a live view. Rows with a valid result are not trained again.
+        """Train the rows of this lesson, or `rows` at the same profile, with a live view. Rows with a valid result are not
+        trained again.
 
         `overrides`: Spec fields on top of those of the lesson. A row that fails is a line with its reason. An interrupt ends all
         processes, and KeyboardInterrupt is raised. Raises SpecError for a bad value before any process starts.
@@ -124,7 +129,8 @@ class Lesson:
         return ran
 
     def trace(self, row: str, exchange: bool = True, steps: int = 3, **overrides: Any) -> Any:
-        """A trace of a few steps of a row at the profile of this lesson (see `labkit.probes.trace.trace`), or None if it cannot run here.
+        """A trace of a few steps of a row at the profile of this lesson (see `labkit.probes.trace.trace`), or None if it cannot
+        run here.
 
         `exchange`: False switches communication between ranks off. `overrides`: Spec fields on top of those of the lesson.
         """
@@ -187,7 +193,10 @@ class Lesson:
 
 
 def as_published(group: params.Group, planned: Plan) -> dict[str, Any]:
-    """The guesses that agree with the published table: its best rows, by the names of the rows that run here. Keys: those of QUESTIONS."""
+    """The guesses that agree with the published table: its best rows, by the names of the rows that run here.
+
+    Keys: those of QUESTIONS.
+    """
     published, runnable = published_by_name(), {row.name for row in planned.runnable}
     known = {name: published[name] for name in group.rows if name in published and planned.name_here(name) in runnable}
     if not known:  # no published row runs here: guess the first row, and no difference

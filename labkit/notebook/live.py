@@ -1,7 +1,7 @@
 """The live view of a run in a notebook: what every rank does now, and at the end one picture of all runs.
 
-There is one output. The thread that runs replaces it at most four times a second, so that only the last one is saved. It is HTML with
-SVG, and it also has a plain text.
+There is one output. The thread that runs replaces it at most four times a second, so that only the last one is saved. It is HTML
+with SVG, and it also has a plain text.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WIDTH = 860
 
 
 @dataclass
-class Rank:
+class RankProgress:
     """What is known of one rank. `event`: its last event. `seen`: (time in seconds, images so far) of the last seconds."""
 
     event: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Live:
         self.title, self.rows, self.repeats, self.expected_s = title, list(rows), repeats, expected_s or {}
         self.called_at, self.began, self.shown_at, self.handle = time.time(), time.monotonic(), 0.0, None
         self.key: tuple[str, int] | None = None
-        self.ranks: list[Rank] = []
+        self.ranks: list[RankProgress] = []
         self.losses: list[tuple[float, float]] = []  # (epochs, loss) of this run
         self.row_began = self.began
         self.done: dict[tuple[str, int], float] = {}  # seconds of the runs that are over
@@ -84,7 +84,7 @@ class Live:
             if self.key:
                 self.done[self.key] = now - self.row_began
             self.key, self.row, self.row_began, self.losses = (row.name, repeat), row, now, []
-            self.ranks = [Rank() for _ in events]
+            self.ranks = [RankProgress() for _ in events]
         steps = steps_per_epoch(row.spec)
         for rank, event in zip(self.ranks, events, strict=True):
             rank.update(event, (event["epoch"] * steps + event["step"]) * row.spec.images_per_step)
@@ -139,7 +139,7 @@ class Live:
         parts.append(loss_curve(self.losses, self.row.spec.epochs, colour))
         return Html(panel(head, times, parts), "\n".join([f"{head} ({times})", *lines]))
 
-    def fraction_of(self, rank: Rank) -> float:
+    def fraction_of(self, rank: RankProgress) -> float:
         """The part of the present run that a rank has done, 0 to 1."""
         spec = self.row.spec
         return min(1.0, (rank.event["epoch"] + rank.event["step"] / steps_per_epoch(spec)) / spec.epochs)
@@ -155,7 +155,7 @@ def steps_per_epoch(spec: Any) -> int:
     return max(1, (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step)
 
 
-def rank_line(index: int, rank: Rank, spec: Any) -> str:
+def rank_line(index: int, rank: RankProgress, spec: Any) -> str:
     """One line of text about a rank: phase, epoch and step, images/s, loss."""
     event, rate = rank.event, rank.images_per_s()
     part = "server" if spec.is_server(index) else f"rank {index}"
@@ -194,7 +194,8 @@ def loss_curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> s
     return (
         f'<svg width="600" height="80" role="img" aria-label="loss over epochs" font-size="11" fill="currentColor">'
         f'<line x1="40" y1="64" x2="540" y2="64" stroke="#999"/><text x="36" y="14" text-anchor="end">{high:.2f}</text>'
-        f'<text x="36" y="66" text-anchor="end">0</text><text x="545" y="68">epoch {epochs}</text><text x="40" y="78">loss of this run</text>'
+        f'<text x="36" y="66" text-anchor="end">0</text><text x="545" y="68">epoch {epochs}</text>'
+        f'<text x="40" y="78">loss of this run</text>'
         f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/></svg>'
     )
 

@@ -36,7 +36,8 @@ def diff(one: str, other: str) -> Html:
 
 
 def code(name: str) -> Text:
-    """The source of a strategy ("ddp"), of a part of it ("collective.Collective.flat"), or of anything in labkit ("data.batches.Draws").
+    """The source of a strategy ("ddp"), of a part of it ("collective.Collective.flat"), or of anything in labkit
+    ("data.batches.Draws").
 
     Raises SpecError for a name that labkit does not have.
     """

@@ -145,7 +145,8 @@ PLOTS = {"throughput": throughput_overview, "accuracy_over_time": accuracy_overv
 
 
 def save_plots(rows: list[Row], folder: Path) -> list[Path]:
-    """Write the overviews, and a figure for each group with a row that ran, as PNG and SVG files into `folder`. Returns their paths.
+    """Write the overviews, and a figure for each group with a row that ran, as PNG and SVG files into `folder`. Returns their
+    paths.
 
     Writes nothing, and returns an empty list, if no row ended well. The same results give the same bytes.
     """
@@ -163,7 +164,10 @@ def save_plots(rows: list[Row], folder: Path) -> list[Path]:
 
 @styled
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as <stem>.png and <stem>.svg; return their paths. Without date and software, so that the same figure gives the same bytes."""
+    """Write a figure as <stem>.png and <stem>.svg; return their paths.
+
+    Without date and software, so that the same figure gives the same bytes.
+    """
     written = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         content = io.BytesIO()

@@ -1,4 +1,5 @@
-"""How all figures look: one style, one colour and marker for each strategy, names at points, and the text about the origin of the data.
+"""How all figures look: one style, one colour and marker for each strategy, names at points, and the text about the origin of the
+data.
 
 The colours also differ in grey, and no information is shown by colour alone.
 """
@@ -81,7 +82,10 @@ def in_fixed_order(strategies: Iterable[str]) -> list[str]:
 
 
 def row_looks(rows: Results) -> dict[str, dict[str, Any]]:
-    """For each row a colour, hatch, marker and dash. Rows of one strategy have shades of its colour, and differ in hatch, marker and dash."""
+    """For each row a colour, hatch, marker and dash.
+
+    Rows of one strategy have shades of its colour, and differ in hatch, marker and dash.
+    """
     looks, used = {}, dict.fromkeys(map(strategy, rows.values()), 0)
     for name, repeats in rows.items():
         i, (colour, marker) = used[strategy(repeats)], strategy_look(repeats)
@@ -107,7 +111,7 @@ def ink(colour: Any) -> str:
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
 
 
-def family() -> list[str]:
+def font_family() -> list[str]:
     """The fonts for a text that may have Chinese characters. Matplotlib takes each character from the first font that has it."""
     return ["DejaVu Sans", *filter(None, [chinese_font()])]
 
@@ -120,7 +124,10 @@ def bilingual(number: int, title_en: str, title_zh: str) -> str:
 
 
 def two_lines(name: str, longest: int = 20) -> str:
-    """A row's name. If it has more than `longest` characters, it is broken into two lines: before its settings, or near its middle."""
+    """A row's name.
+
+    If it has more than `longest` characters, it is broken into two lines: before its settings, or near its middle.
+    """
     settings = [at for at in (name.find(word, 1) for word in ("_cache", "_amp", "+", " (")) if at > 0]
     cuts = settings or [i for i, letter in enumerate(name) if letter == "_" and i]
     if len(name) <= longest or not cuts:
@@ -140,7 +147,10 @@ def median(repeats: Repeats, key: str) -> float:
 
 
 def origin_text(results: Results, figures: str) -> str:
-    """The text about the origin of the data: data set, width, machine, and number of runs. `figures`: what is shown of them ("medians")."""
+    """The text about the origin of the data: data set, width, machine, and number of runs.
+
+    `figures`: what is shown of them ("medians").
+    """
     every = [result for repeats in results.values() for result in repeats]
     data = dict.fromkeys(f"{r.spec.dataset} at width {r.spec.width}" for r in every)
     cuda = [" + ".join(dict.fromkeys(r.machine.cuda)) for r in every]
@@ -151,7 +161,10 @@ def origin_text(results: Results, figures: str) -> str:
 
 
 def legend(axes: Any, results: Results, marker: str = "", **place: Any) -> None:
-    """Add a legend with the strategies of these results, each with its colour and its marker (or `marker`). `place`: see Axes.legend."""
+    """Add a legend with the strategies of these results, each with its colour and its marker (or `marker`).
+
+    `place`: see Axes.legend.
+    """
     looks = {strategy(repeats): strategy_look(repeats) for repeats in results.values()}
     handles = []
     for name in in_fixed_order(looks):
@@ -187,14 +200,14 @@ def name_points(figure: Figure, axes: Axes, points: dict[str, tuple[float, float
         tried = []
         for distance in (9, 18, 30, 44, 60, 80, 105):
             for right, up in AROUND:
-                left = x + right * distance * px - wide * (0.0 if right > 0 else 1.0 if right < 0 else 0.5)
-                bottom = y + up * distance * px - high * (0.0 if up > 0 else 1.0 if up < 0 else 0.5)
+                left = x + right * distance * px - wide * anchor(right)
+                bottom = y + up * distance * px - high * anchor(up)
                 box = (left, bottom, left + wide, bottom + high)
                 hidden = sum(overlap(box, other) for other in taken) + 3 * (wide * high - overlap(box, frame))
                 on_line = [distance * part * px for part in (0.5, 0.7, 0.9) if distance * part > 9]
                 leader = [(x + right * far, y + up * far) for far in on_line]
-                crossed = sum(a <= right_of <= c and b <= above <= d for a, b, c, d in taken for right_of, above in leader)
-                tried.append((hidden + 300 * crossed + distance, len(tried), (right * distance, up * distance), box))
+                hits = [1 for a, b, c, d in taken for leader_x, leader_y in leader if a <= leader_x <= c and b <= leader_y <= d]
+                tried.append((hidden + 300 * len(hits) + distance, len(tried), (right * distance, up * distance), box))
         _, _, offset, box = min(tried)
         taken.append(box)
         place_name(axes, name, point, offset, arrowprops=LEADER if math.hypot(*offset) > 15 else None)
@@ -203,12 +216,24 @@ def name_points(figure: Figure, axes: Axes, points: dict[str, tuple[float, float
 def place_name(axes: Axes, name: str, point: tuple[float, float], offset: tuple[float, float], **more: Any) -> Annotation:
     """Write a name at an offset (right, up), in points of 1/72 inch, from a point; the text begins at the side next to the point."""
     right, up = offset
-    more |= {"ha": "left" if right > 0 else "right" if right < 0 else "center"}
-    more |= {"va": "bottom" if up > 0 else "top" if up < 0 else "center"}
+    more["ha"] = {0.0: "left", 0.5: "center", 1.0: "right"}[anchor(right)]
+    more["va"] = {0.0: "bottom", 0.5: "center", 1.0: "top"}[anchor(up)]
     return axes.annotate(name, point, offset, textcoords="offset points", fontsize=10, in_layout=False, **more)
 
 
+def anchor(direction: float) -> float:
+    """The part of a box before its anchor: 0 if the box extends in the positive direction, 1 in the negative, 0.5 if it is
+    centred.
+    """
+    if direction > 0:
+        return 0.0
+    return 1.0 if direction < 0 else 0.5
+
+
 def overlap(one: Box, two: Box) -> float:
-    """The area that two boxes share. Own code, because matplotlib's takes 100 times as long, and `name_points` asks thousands of times."""
+    """The area that two boxes share.
+
+    Own code, because matplotlib's takes 100 times as long, and `name_points` asks thousands of times.
+    """
     wide, high = min(one[2], two[2]) - max(one[0], two[0]), min(one[3], two[3]) - max(one[1], two[1])
     return wide * high if wide > 0 and high > 0 else 0.0

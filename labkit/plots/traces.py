@@ -1,4 +1,7 @@
-"""Figures of traces: a timeline of a step, how its time divides into parts, and the tensors that each rank holds. Without pyplot."""
+"""Figures of traces: a timeline of a step, how its time divides into parts, and the tensors that each rank holds.
+
+Without pyplot.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,11 @@ HELD = {  # colour, hatch
 
 
 @styled
-def timeline(trace: Trace, step: int = 0) -> Figure:
-    """One recorded step: a lane for each rank (and each replica), time to the right in ms. The micro-batches of a pipeline are numbered."""
+def timeline_figure(trace: Trace, step: int = 0) -> Figure:
+    """One recorded step: a lane for each rank (and each replica), time to the right in ms.
+
+    The micro-batches of a pipeline are numbered.
+    """
     begin = min(rank["steps"][step][0] for rank in trace.ranks)
     end = max(rank["steps"][step][1] for rank in trace.ranks)
     several = any(event[3] > 0 for events in trace.step(step).values() for event in events)
@@ -100,7 +106,9 @@ def split_figure(traces: dict[str, Trace]) -> Figure:
 
 @styled
 def holds_figure(traces: dict[str, Trace]) -> Figure:
-    """The tensors that each rank holds, in MiB: parameters, gradients and optimizer state between steps; activations at their peak."""
+    """The tensors that each rank holds, in MiB: parameters, gradients and optimizer state between steps; activations at their
+    peak.
+    """
     bars = [(label, trace, rank) for label, trace in traces.items() for rank in trace.ranks]
     figure = Figure(figsize=(12, 1.9 + 0.45 * len(bars)), layout="constrained")
     axes = figure.add_subplot()

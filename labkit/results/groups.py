@@ -1,4 +1,6 @@
-"""One group of the report as plain data: its claim, the ratios of its rows here and as published, the verdicts, and the missing rows."""
+"""One group of the report as plain data: its claim, the ratios of its rows here and as published, the verdicts, and the missing
+rows.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +22,29 @@ def of_group(group: params.Group, rows: list[Row]) -> dict[str, Any]:
         "number": group.number,
         "title": {"en": group.title_en, "zh": group.title_zh},
         "claim": {"en": group.claim, "zh": group.claim_zh},
-        "compares": compares(group),
+        "compares": compared_text(group),
         "nccl": any(one.nccl for one in matched),
         "rows": [
-            {"name": one.row.name, "stands_for": bool(one.row.stands_for), "ratios": ratios(one, matched[0])} for one in matched
+            {"name": one.row.name, "stands_for": bool(one.row.stands_for), "ratios": row_ratios(one, matched[0])}
+            for one in matched
         ],
         "verdicts": [verdict(metric, matched) for metric in COMPARED] if len(matched) > 1 else [],
         **missing_rows(group, rows),
     }
 
 
-def compares(group: params.Group) -> dict[str, str]:
-    """What a group compares, by language, from the published table of groups. For a group that is not in it: the names of its rows."""
+def compared_text(group: params.Group) -> dict[str, str]:
+    """What a group compares, by language, from the published table of groups.
+
+    For a group that is not in it: the names of its rows.
+    """
     published = params.compares().get(group.number)
     if published:
         return {"en": published["compares"], "zh": published["compares_zh"]}
     return dict.fromkeys(("en", "zh"), ", ".join(group.rows))
 
 
-def ratios(one: MatchedRow, first: MatchedRow) -> list[dict[str, Any]]:
+def row_ratios(one: MatchedRow, first: MatchedRow) -> list[dict[str, Any]]:
     """Each compared figure of a row, relative to the first row of its group: a ratio, or points of accuracy.
 
     "here": as measured; "published": as published; each a number as text, or None if there is nothing to compare. "nccl": the

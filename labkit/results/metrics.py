@@ -1,7 +1,8 @@
-"""The one table of the figures that a run has: key, digits, headings in both languages, which way is better, the published column.
+"""The one table of the figures that a run has: key, digits, headings in both languages, which way is better, the published
+column.
 
-Every table, picture, question and comparison takes its figures from here. A `key` is a field of `runs.result.Result`, and its unit
-stands in it.
+Every table, picture, question and comparison takes its figures from here. A `key` is a field of `runs.result.Result`, and its
+unit stands in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Where the figures of a report come from, as plain data: data, machine, versions and seeds, and notes to read before comparing rows."""
+"""Where the figures of a report come from, as plain data: data, machine, versions and seeds, and notes to read before comparing
+rows.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,10 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def outcome_in(folder: Path) -> Result | NoResult | None:
-    """The outcome in the folder of one run; None if nothing has run there. Raises OSError for a file without permission to read."""
+    """The outcome in the folder of one run; None if nothing has run there.
+
+    Raises OSError for a file without permission to read.
+    """
     result, attempt, unreadable = None, None, None
     about: dict[str, Any] = {"name": folder.parent.name, "repeat": int(folder.name), "run_dir": str(folder)}
     try:
@@ -103,8 +106,10 @@ def line_of(row: Planned, outcomes: list[Result | NoResult], folder: Path) -> di
         if values:
             line |= {f"{metric.key}_min": min(values), f"{metric.key}_max": max(values)}
     line |= {key: getattr(row.spec, key) if row.spec else None for key in ABOUT}
-    run_dir = str(folder / "1" if len(outcomes) == 1 else folder) if row.spec else None
-    return line | {"repeats": len(outcomes), "stands_for": row.stands_for, "run_dir": run_dir}
+    line |= {"repeats": len(outcomes), "stands_for": row.stands_for, "run_dir": None}
+    if row.spec:
+        line["run_dir"] = str(folder / "1" if len(outcomes) == 1 else folder)
+    return line
 
 
 def lines_of(planned: Plan, outcomes: Outcomes) -> list[dict[str, Any]]:
@@ -155,7 +160,9 @@ def published_by_name() -> dict[str, dict[str, Any]]:
 
 
 def time_parts(result: Result) -> dict[str, float]:
-    """How the total time of a run divides into parts, in seconds (keys: TIMES), by the rank that trained longest. rest_s: the remainder."""
+    """How the total time of a run divides into parts, in seconds (keys: TIMES), by the rank that trained longest. rest_s: the
+    remainder.
+    """
     rank = max((rank for rank in result.ranks if rank.shard is not None), key=lambda rank: rank.train_s)
     start = rank.first_step_at - result.started_at
     rest = result.total_time_s - start - rank.train_s - rank.eval_s

@@ -38,7 +38,8 @@ HEADS = ("differs", "equal", "agrees", "tie_here", "in_part", "not_published")  
 class Row:
     """A row and what is in its folder. `good`: the results of its repeats; `bad`: the attempts without a result.
 
-    `reason`: why it cannot run on this machine, or "". `stands_for`: names of rows that cannot run here; this row runs in their place.
+    `reason`: why it cannot run on this machine, or "". `stands_for`: names of rows that cannot run here; this row runs in their
+    place.
     """
 
     name: str
@@ -148,9 +149,9 @@ def order(metric: Metric, one: list[float], two: list[float], test_images: int) 
 def verdict(metric: Metric, group: list[MatchedRow]) -> dict[str, Any]:
     """Does the order of the rows agree with the published order? Every pair of rows is compared.
 
-    Returns "figure" (the key of the metric), "head" (one of HEADS, or None if there is no pair to compare), "pairs" (the number of
-    pairs), "kinds" (the number of pairs of each kind), "telling" (at most MOST_CLAUSES pairs to mention, see `compare_pair`), and
-    "more" (True if there are more such pairs).
+    Returns "figure" (the key of the metric), "head" (one of HEADS, or None if there is no pair to compare), "pairs" (the number
+    of pairs), "kinds" (the number of pairs of each kind), "telling" (at most MOST_CLAUSES pairs to mention, see `compare_pair`),
+    and "more" (True if there are more such pairs).
     """
     kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for one, two in itertools.combinations([b for b in group if b.row.values(metric.key)], 2):

@@ -1,7 +1,8 @@
-"""Checks the types of what a person asks for, before anything is started. Values may come from papermill, which passes many as texts.
+"""Checks the types of what a person asks for, before anything is started. Values may come from papermill, which passes many as
+texts.
 
-`papermill -p key value` reads whole numbers, numbers, True, False and None (with a capital letter); everything else becomes a text.
-`papermill -y "key: value"` reads YAML, so it can pass lists and mappings.
+`papermill -p key value` reads whole numbers, numbers, True, False and None (with a capital letter); everything else becomes a
+text. `papermill -y "key: value"` reads YAML, so it can pass lists and mappings.
 """
 
 from __future__ import annotations

@@ -22,7 +22,10 @@ ENDINGS = ("failed", "oom", "incomplete", "timeout", "interrupted", "running")  
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images. `after_s`: seconds from the call that launched the run to the end of this epoch's evaluation."""
+    """One pass over the training images.
+
+    `after_s`: seconds from the call that launched the run to the end of this epoch's evaluation.
+    """
 
     epoch: int
     train_loss: float
@@ -99,14 +102,14 @@ class Result:
     @classmethod
     def from_json(cls, content: Any, where: str | Path = "result") -> Result:
         """The Result that a JSON file holds. Raises Unreadable for a file of another version, or one that was edited or torn."""
-        values = checked(content, cls, where)
-        checked(values["machine"], Machine, f"{where}, machine")
+        values = checked_fields(content, cls, where)
+        checked_fields(values["machine"], Machine, f"{where}, machine")
         try:
             values["spec"], values["machine"] = Spec(**values["spec"]), machine_of(values["machine"])
         except (TypeError, SpecError) as error:
             raise Unreadable(f"{where}: was written by another version of labkit ({one_line(error)}); {AGAIN}") from None
-        values["epochs"] = [Epoch(**checked(epoch, Epoch, f"{where}, epochs")) for epoch in values["epochs"]]
-        ranks = [checked(rank, RankFigures, f"{where}, ranks") for rank in values["ranks"]]
+        values["epochs"] = [Epoch(**checked_fields(epoch, Epoch, f"{where}, epochs")) for epoch in values["epochs"]]
+        ranks = [checked_fields(rank, RankFigures, f"{where}, ranks") for rank in values["ranks"]]
         values["ranks"] = [RankFigures(**rank | {"shard": rank["shard"] and tuple(rank["shard"])}) for rank in ranks]
         if not values["epochs"] or not any(rank.shard for rank in values["ranks"]):
             raise Unreadable(f"{where}: no epoch, or no rank that trained, is in it; {AGAIN}")
@@ -143,7 +146,7 @@ class NoResult:
         if isinstance(content, dict):  # an attempt has more keys than we need
             names = {one.name for one in dataclasses.fields(cls)}
             content = {key: value for key, value in content.items() if key in names}
-        outcome = cls(**checked(content, cls, where))
+        outcome = cls(**checked_fields(content, cls, where))
         if outcome.status not in ENDINGS:
             raise Unreadable(f"{where}: the status {outcome.status[:40]!r} is none of {', '.join(ENDINGS)}; {AGAIN}")
         return outcome
@@ -202,7 +205,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {  # by the annotation of a field, or 
 }
 
 
-def checked(content: Any, shape: Any, where: str | Path, remedy: str = AGAIN) -> dict[str, Any]:
+def checked_fields(content: Any, shape: Any, where: str | Path, remedy: str = AGAIN) -> dict[str, Any]:
     """The values for the dataclass `shape`, from plain data. Raises Unreadable, with the remedy, unless each field is there and has its type;
     a field whose name ends in `_at` must be a time."""
     if not isinstance(content, dict):

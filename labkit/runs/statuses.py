@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from labkit.runs.folders import held, runs_folder
-from labkit.runs.result import checked
+from labkit.runs.result import checked_fields
 from labkit.system.files import Unreadable, check_readable, read_json
 
 
@@ -13,7 +13,8 @@ from labkit.system.files import Unreadable, check_readable, read_json
 class Status:
     """How one notebook ended. status: ok, failed, timeout, kernel died, interrupted, or running.
 
-    `started_at`: Unix seconds. `inputs`: a digest of everything that the notebook depends on. `kept`: an earlier call executed it.
+    `started_at`: Unix seconds. `inputs`: a digest of everything that the notebook depends on. `kept`: an earlier call executed
+    it.
     """
 
     notebook: str
@@ -39,7 +40,7 @@ def read_statuses(label: str) -> list[Status]:
         try:
             content = read_json(path)
             told = {"notebook": name, "status": "running"} if content is None else content
-            status = Status(**checked(told, Status, path, "run `labkit report` again to replace it"))
+            status = Status(**checked_fields(told, Status, path, "run `labkit report` again to replace it"))
         except Unreadable as error:
             status = Status(name, "unreadable", str(error))
         if status.status == "running" and not held(folder):

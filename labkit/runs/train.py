@@ -91,7 +91,10 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
 
 
 def kept_result(folder: Path, spec: Spec) -> Result | None:
-    """The result in a run's folder if it is valid: its conditions are those of now (see `conditions`), and its file can be read. Else None."""
+    """The result in a run's folder if it is valid: its conditions are those of now (see `conditions`), and its file can be read.
+
+    Else None.
+    """
     if read_kept(folder / "result.json", conditions(spec)) is None:
         return None
     try:

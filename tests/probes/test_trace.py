@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.plots.traces import holds_figure, split_figure, timeline
+from labkit.plots.traces import holds_figure, split_figure, timeline_figure
 from labkit.probes.recorder import SavedBytes
 from labkit.probes.trace import longer, split_of, trace, union
 from labkit.processes.diagnose import RunFailed
@@ -175,5 +175,5 @@ def test_union_and_split():
 
 def test_figures_can_be_drawn(traces):
     for one in traces.values():
-        assert timeline(one).axes and timeline(one, 1).axes
+        assert timeline_figure(one).axes and timeline_figure(one, 1).axes
     assert split_figure(traces).axes and holds_figure(traces).axes
