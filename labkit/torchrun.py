@@ -48,6 +48,7 @@ TERM_S = 10.0  # how long a rank lives on after SIGTERM; torchrun waits 30 s bef
 
 
 def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> None:
+    """Train a row as one rank of those that torchrun started. Raises SpecError or Needs for a row that cannot run so."""
     began, called_at = time.monotonic(), time.time()
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     processes, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])

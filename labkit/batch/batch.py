@@ -45,12 +45,15 @@ class Task:
     folder: Path
 
     def path(self, ending: str) -> Path:
+        """The file of this notebook with an ending, such as "html"."""
         return self.folder / f"{self.notebook.name}.{ending}"
 
     def inputs(self) -> str:
+        """A digest of all that the executed notebook depends on."""
         return inputs_of(self.notebook, self.parameters, self.folder.parent, [row.name for row in self.rows])
 
     def write(self, status: Status) -> None:
+        """Write how the notebook ended beside it."""
         write_json(self.path("status.json"), {key: value for key, value in asdict(status).items() if key != "kept"})
 
 

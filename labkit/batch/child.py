@@ -24,9 +24,11 @@ class AtomicFile:
     """How papermill writes the executed notebook: whole, so that it can be read whenever we are killed."""
 
     def write(self, text: str, path: str) -> None:
+        """Write a notebook whole or not at all."""
         write_whole(Path(path), text.encode())
 
     def pretty_path(self, path: str) -> str:
+        """papermill asks for the path to print."""
         return path
 
 
@@ -135,6 +137,7 @@ def exit_of(kernel: Any) -> str:
 
 
 def main() -> None:
+    """Execute the notebook that the command line names as JSON, and report how it ended."""
     job = json.loads(sys.argv[1])
     end_with_parent(job["parent"])  # the kernel looks for its own parent, us, once a second
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches us as well: the batch decides, and ends us

@@ -39,6 +39,7 @@ class Notebook:
 
     @property
     def name(self) -> str:
+        """The file name without its ending."""
         return self.path.stem
 
 
@@ -136,7 +137,7 @@ def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Pa
 
 
 def jupyter_versions() -> dict[str, str]:
-
+    """Versions of the packages that make and show notebooks."""
     return {name: version(name) for name in ("ipykernel", "papermill", "nbconvert", "matplotlib", "pandas")}
 
 

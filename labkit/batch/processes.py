@@ -59,6 +59,7 @@ def run_child(job: dict[str, Any], log: Path, deadline_s: float, notify: Callabl
 
 
 def watch(child: subprocess.Popen, events: Path, log: Path, deadline_s: float, notify: Callable) -> tuple[str, str]:
+    """Wait for a child, and return (status, reason). `notify(cell, seconds)` is called every second."""
     watched, told_at = Watched(), -TELL_S  # a pause of all processes is not the notebook's
     while True:
         try:

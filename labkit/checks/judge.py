@@ -48,6 +48,7 @@ class Verdict:
     __repr__ = __str__
 
     def head(self) -> str:
+        """The first line: passed, or not yet."""
         return f"✓ {self.exercise}: passed." if self.passed else f"✗ {self.exercise}: not yet."
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -93,6 +94,7 @@ class Student:
             self.parameters = None  # a builtin that does not tell
 
     def text(self, *arguments: Any) -> str:
+        """A call of the student's function, as text."""
         return f"{self.name}({', '.join(map(shown, arguments))})"
 
     def __call__(self, *arguments: Any) -> Any:
@@ -152,6 +154,7 @@ class Student:
         return value
 
     def passed(self, message: str, picture: str = "") -> Verdict:
+        """The verdict of an exercise that is passed."""
         return Verdict(True, self.name, message, picture=picture)
 
 

@@ -25,9 +25,11 @@ class Ran:
 
     @property
     def time(self) -> int:
+        """Time units until the last stage has finished."""
         return max((start + UNITS[kind] for stage in self.work for start, kind, _ in stage), default=0)
 
     def picture(self) -> str:
+        """The schedule as text: a line for each stage, a column for each time unit."""
         lines = []
         for number, stage in enumerate(self.work):
             line = list(" . " * self.time)

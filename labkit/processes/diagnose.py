@@ -40,10 +40,12 @@ class RankView:
 
     @property
     def finished(self) -> bool:
+        """Did the rank end well and leave its result?"""
         return self.exitcode == 0 and self.result is not None
 
     @property
     def where(self) -> str:
+        """Phase, epoch and step of the last event, in words."""
         return f"in phase '{self.event['phase']}' of epoch {self.event['epoch'] + 1}, step {self.event['step'] + 1}"
 
     @property
@@ -53,6 +55,7 @@ class RankView:
 
     @property
     def silent(self) -> bool:
+        """Has the rank sent no event for SILENT_S, as one that was stopped or holds the GIL?"""
         return self.silent_s > SILENT_S
 
     @property
@@ -68,9 +71,11 @@ class RankView:
 
     @property
     def progress(self) -> tuple[int, int, bool]:
+        """How far the rank is; a rank with less holds the others up."""
         return self.event["epoch"], self.event["step"], self.event["phase"] != "data"
 
     def log_tail(self) -> str:
+        """The last lines that the rank wrote."""
         if not self.log.exists():
             return ""
         with open(self.log, "rb") as file:

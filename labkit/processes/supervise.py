@@ -31,6 +31,7 @@ class Watched:
         self.seconds, self.looked_at = 0.0, time.monotonic()
 
     def look(self) -> float:
+        """Look at the clock, and return the seconds that were watched so far."""
         now = time.monotonic()
         self.seconds += min(now - self.looked_at, LONGEST_LOOK_S)
         self.looked_at = now
@@ -71,6 +72,7 @@ class Rank:
         return longest is not None and self.now - self.moved_at > max(timeout_s + GRACE_S, TIMES_LONGER * longest)
 
     def view(self) -> RankView:
+        """All that is known of the rank now."""
         return RankView(
             rank=self.rank,
             pid=self.process.pid,
@@ -84,6 +86,7 @@ class Rank:
         )
 
     def left(self, ending: str) -> Any:
+        """The content of a file that the rank left in `scratch`, or None."""
         path = self.folder / f"scratch/rank{self.rank}.{ending}"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

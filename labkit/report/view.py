@@ -118,6 +118,7 @@ def absent(found: Found) -> list[dict[str, Any]]:
 
 
 def time(found: Found) -> dict[str, Any]:
+    """Parts of the time of each row, and of all rows together."""
     lines = []
     for row in found.ran:
         each = [time_parts(result) for result in row.good]

@@ -66,6 +66,7 @@ class Words:
         self.language, self.style, self.texts = language, style, texts(language)
 
     def __call__(self, key: str, **values: Any) -> Markup:
+        """The text of this key with its values, set in the format. `n` chooses between the forms for one and for more."""
         text = self.texts[key]
         if isinstance(text, dict):
             text = text["one" if str(values["n"]) == "1" else "other"]
@@ -76,9 +77,11 @@ class Words:
         return self(key) if key in self.texts else Markup(self.set(otherwise))
 
     def set(self, value: Any) -> str:
+        """A value, escaped for the format unless it is set already."""
         return value if isinstance(value, Markup) else Markup(self.style.escape(value))
 
     def listed(self, items: Iterable[Any], separator: str = "separator.list") -> Markup:
+        """Items with a separator of this language between them."""
         return Markup(str(self.texts[separator]).join(self.set(item) for item in items))
 
     def code(self, text: str) -> Markup:
@@ -86,4 +89,5 @@ class Words:
         return Markup(self.style.code.format(text if self.style is MARKDOWN else escape(text)))
 
     def link(self, text: Any, href: str) -> Markup:
+        """A link of the format."""
         return Markup(self.style.link.format(text=self.set(text), href=escape(href)))

@@ -121,6 +121,7 @@ def keep_results(path: Path, runs: Path) -> None:
 
 
 def checked(languages: Iterable[str]) -> tuple[str, ...]:
+    """The languages that were asked for. Raises SpecError for an unknown one."""
     for language in (asked := tuple(languages)):
         if language not in LANGUAGES:
             raise SpecError(f"language {language!r}: the report has none of it{nearest(language, LANGUAGES)}")
