@@ -16,6 +16,7 @@ import pytest
 from labkit.notebook.lesson import Lesson
 from labkit.notebook.ran import kept
 from labkit.processes import fork_server
+from labkit.report.source import from_folders
 from labkit.report.view import Found, view
 from labkit.report.write import write_report
 from labkit.results.table import kept_lines
@@ -79,11 +80,11 @@ def test_a_spoiled_file_of_a_run_costs_its_row_and_no_other(lab, labkit, n):
     for line in lines.values():
         if line["status"] == "unreadable":
             assert str(file) in line["reason"] and "\n" not in line["reason"], line["reason"]
-    found = Found("quick", {}, lab)
+    found = Found(from_folders("quick", {}), lab)
     told = view(found)
     assert GOOD in [row["name"] for row in told["results"]]
     ran = kept(list(params.group(1).rows), "quick")
-    assert GOOD in str(ran.table()) and GOOD in str(ran.beside(params.group(1)))
+    assert GOOD in str(ran.table()) and GOOD in str(ran.ratios(params.group(1)))
     if n % 8 == 0:
         texts = [path.read_text(encoding="utf-8") for path in write_report(path=lab / "report.md")]
         assert all(GOOD in text for text in texts)
@@ -105,7 +106,7 @@ def test_a_file_that_holds_something_else_is_named(lab, labkit, name, value):
     (lab / "runs" / "quick" / BAD / "1" / "attempt.json").unlink()
     if value is None:
         return  # null: as if there were no file
-    told = view(Found("quick", {}, lab))
+    told = view(Found(from_folders("quick", {}), lab))
     (reason,) = [one["reason"] for one in told["absent"] + told["notebooks"] if one["status"] == "unreadable"] or [""]
     assert str(file) in reason and "\n" not in reason and len(reason) < 500
     ends_well(labkit("table", "--json"), 0)

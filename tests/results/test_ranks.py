@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from labkit.report.source import from_folders
 from labkit.report.view import Found
 from labkit.results.ranks import FEWEST, agreement, kendall, ranks, spearman
 from labkit.rows.params import published
@@ -24,7 +25,7 @@ def on_a_cpu(monkeypatch, tmp_path):
 
 
 def found(tmp_path):
-    return {line["figure"]: line for line in agreement(Found("quick", {}, tmp_path).rows)}
+    return {line["figure"]: line for line in agreement(Found(from_folders("quick", {}), tmp_path).rows)}
 
 
 def test_ranks_by_hand():

@@ -81,7 +81,7 @@ def table(part):
 
 def test_every_table_of_the_report_says_what_was_measured(tmp_path):
     text = written(tmp_path)["report.md"]
-    assert table(section(text, "Results")) == RESULTS.strip().splitlines()
+    assert table(section(text, "Summary of results")) == RESULTS.strip().splitlines()
     for number, told in ((1, GROUP_1), (2, GROUP_2), (4, GROUP_4)):
         assert table(section(text, f"{number}. ")) == told.strip().splitlines(), f"group {number}"
     assert table(section(text, "Rows that did not run"))[0] == f"{SINGLE} | out of memory, repeat 4 | rank 0 needed 70 GiB"
@@ -134,14 +134,14 @@ def lesson():
 
 def test_a_lesson_sets_each_row_beside_the_first(lesson):
     """Ratios as in the report, with their units."""
-    told = [[line[key] for key in lesson.beside().headings] for line in lesson.beside().lines]
+    told = [[line[key] for key in lesson.ratios().headings] for line in lesson.ratios().lines]
     units = ["times", "times", "points", "points", "times", "times"]
     for cells_here, line in zip(told, GROUP_1.replace(" †", "").strip().splitlines(), strict=True):
         name, *figures = line.split(" | ")
         assert cells_here == [name, *(f"{figure} {unit}" for figure, unit in zip(figures, units, strict=True))]
     words = [("images_per_s", "images/s"), ("published images_per_s", "published"), ("best_acc_pct", "accuracy"),
              ("published best_acc_pct", "published"), ("max_mem_mib", "memory"), ("published max_mem_mib", "published")]  # fmt: skip
-    assert list(lesson.beside().headings.items())[1:] == words
+    assert list(lesson.ratios().headings.items())[1:] == words
 
 
 def verdicts(lesson):
@@ -151,13 +151,13 @@ def verdicts(lesson):
 def test_a_lesson_judges_the_guess(lesson):
     """Measured: DataParallel is fastest, 1.875 times as fast as DDP, which needs least memory; DDP is 2 points ahead of single,
     and chance may make 3.99 of 360 images (two standard errors), so single is no wrong answer."""
-    assert verdicts(lesson) == ["no", "no", "no", "off by a factor of 1.15"], "as published: single, DataParallel twice, 2.16"
+    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.15"], "as published: single, DataParallel twice, 2.16"
     lesson.predict(DP, 1.875, DDP, SINGLE)
     assert verdicts(lesson) == ["right", "right", "indistinguishable", "right within a tenth"]
     lesson.predict(SINGLE, 3.75, SINGLE, DDP)
-    assert verdicts(lesson) == ["no", "no", "right", "off by a factor of 2.00"]
+    assert verdicts(lesson) == ["wrong", "wrong", "right", "wrong by a factor of 2.00"]
     lesson.predict(DDP, 1.0, DP, DP)
-    assert verdicts(lesson) == ["no", "no", "no", "off by a factor of 1.88"]
+    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.88"]
     assert [line["measured"] for line in lesson.outcome().lines] == [DP, DDP, DDP, 1.875]
 
 
@@ -208,7 +208,7 @@ def test_the_command_lines_table_has_each_figure_under_its_heading(labkit):
 
 
 def test_each_bar_of_the_throughput_picture_belongs_to_its_row():
-    axes = overviews.throughput(results_now()).axes[0]
+    axes = overviews.throughput_overview(results_now()).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     bars = [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in axes.patches]
     assert bars == [(pytest.approx(y), rate) for y, rate in enumerate([800.0, 1000.0, 1200.0, 1500.0])]
@@ -222,13 +222,13 @@ def test_each_bar_of_the_throughput_picture_belongs_to_its_row():
 
 
 def test_each_point_and_curve_belongs_to_its_row():
-    memory = overviews.memory(results_now()).axes[0]
+    memory = overviews.memory_overview(results_now()).axes[0]
     points = sorted(
         (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in memory.lines if line.get_marker() != "None"
     )
     assert points == [(800.0, 50.0), (1000.0, 110.0), (1200.0, 60.0), (1500.0, 220.0)]
     curves = {}
-    for axes in overviews.accuracy(results_now()).axes:
+    for axes in overviews.accuracy_overview(results_now()).axes:
         curves |= {line.get_label(): list(line.get_ydata()) for line in axes.lines if " %  " in str(line.get_label())}
     ends = {"91.0 %  single_gpu_bs256": 91.0, "85.0 %  dp_bs256_ngpu2": 85.0, "93.0 %  ddp_gloo_bs128x2": 93.0,
             "89.0 %  ddp_gloo_bs128x2_cacheTrue": 89.0}  # fmt: skip

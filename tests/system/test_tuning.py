@@ -11,6 +11,7 @@ import pytest
 
 from labkit.processes import fork_server
 from labkit.processes.launch import in_a_rank
+from labkit.report.source import from_folders
 from labkit.report.view import Found, view
 from labkit.rows.spec import Spec
 from labkit.runs import train
@@ -120,9 +121,9 @@ def test_the_report_names_the_rows_and_the_settings(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("labkit.plots.overviews.save_plots", lambda results, folder: [])
     use(monkeypatch, CPU)
     put(SINGLE)
-    assert not [note for note in view(Found("quick", {}, tmp_path))["notes"] if note["kind"] == "environment"]
+    assert not [note for note in view(Found(from_folders("quick", {}), tmp_path))["notes"] if note["kind"] == "environment"]
     put(DDP, environment=DETAIL)
-    (note,) = [note for note in view(Found("quick", {}, tmp_path))["notes"] if note["kind"] == "environment"]
+    (note,) = [note for note in view(Found(from_folders("quick", {}), tmp_path))["notes"] if note["kind"] == "environment"]
     assert note == {"kind": "environment", "settings": "TORCH_DISTRIBUTED_DEBUG=DETAIL", "names": [DDP]}
     assert "TORCH_DISTRIBUTED_DEBUG=DETAIL" in written(tmp_path).replace("\\", "")
 
