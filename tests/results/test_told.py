@@ -153,7 +153,7 @@ def test_a_lesson_judges_the_guess(lesson):
     and chance may make 3.99 of 360 images (two standard errors), so single is no wrong answer."""
     assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.15"], "as published: single, DataParallel twice, 2.16"
     lesson.predict(DP, 1.875, DDP, SINGLE)
-    assert verdicts(lesson) == ["right", "right", "indistinguishable", "right within a tenth"]
+    assert verdicts(lesson) == ["right", "right", "indistinguishable", "right within 10 %"]
     lesson.predict(SINGLE, 3.75, SINGLE, DDP)
     assert verdicts(lesson) == ["wrong", "wrong", "right", "wrong by a factor of 2.00"]
     lesson.predict(DDP, 1.0, DP, DP)
