@@ -151,7 +151,9 @@ def verdicts(lesson):
 def test_a_lesson_judges_the_guess(lesson):
     """Measured: DataParallel is fastest, 1.875 times as fast as DDP, which needs least memory; DDP is 2 points ahead of single,
     and chance may make 3.99 of 360 images (two standard errors), so single is no wrong answer."""
-    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.15"], "as published: single, DataParallel twice, 2.16"
+    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.15"], (
+        "as published: single, DataParallel twice, 2.16"
+    )
     lesson.predict(DP, 1.875, DDP, SINGLE)
     assert verdicts(lesson) == ["right", "right", "indistinguishable", "right within 10 %"]
     lesson.predict(SINGLE, 3.75, SINGLE, DDP)
