@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from labkit.notebook.cells import told as as_shown
+from labkit.notebook.cells import cell_text as as_shown
 from labkit.notebook.figures import agreement
 
 
