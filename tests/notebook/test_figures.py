@@ -19,11 +19,11 @@ def test_agreement_is_counted_under_its_heading(monkeypatch):
         "pairs": 10,
         "kinds": kinds,
     }
-    monkeypatch.setattr("labkit.results.ranks.agreement", lambda rows: [line])
+    monkeypatch.setattr("labkit.notebook.figures.ranks", lambda rows: [line])
     shown = agreement(SimpleNamespace(rows=list))
     told = {heading: shown.lines[0][key] for key, heading in shown.headings.items()}
     assert told == {"figure": "Images/s", "rows": 5, "order": "partly the same order", "Spearman": "+0.50", "Kendall": "+0.40",
-                    "pairs of rows": 10, "as published": 7, "indistinguishable in both": 2, "the other way round": 1}  # fmt: skip
+                    "pairs of rows": 10, "as published": 7, "indistinguishable in both": 2, "in the opposite order": 1}  # fmt: skip
 
 
 def test_a_cell_has_the_digits_that_count():
