@@ -68,7 +68,7 @@ def test_a_pause_of_all_processes_ends_no_run(tmp_path: Path) -> None:
     code = (
         "from labkit.runs.train import run_once\nfrom labkit.rows.spec import Spec\nfrom tests.helpers.drill_targets import injected\n"
         f"with injected('wait', [0], {str(fired)!r}):\n    outcome = run_once(Spec(**{spec.to_dict()}), 'paused')\n"
-        "print(outcome['status'], outcome['reason'])"
+        "print(outcome.status, outcome.reason)"
     )
     env = {**os.environ, TAG: tag, "LABKIT_RUNS": str(tmp_path / "runs")}
     lab = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
@@ -97,9 +97,9 @@ def test_a_clock_that_is_set_changes_no_duration(tmp_path: Path, monkeypatch: py
     for module in (train, folders):
         monkeypatch.setattr(module.time, "time", lambda: real() + 3600 * bool(jumped))
     outcome = train.run_once(ALONE, "clock")
-    assert outcome["status"] == "ok" and jumped
-    assert 0 < outcome["startup_s"] < outcome["total_time_s"] < 600
-    assert outcome["started_at"] <= outcome["ranks"][0]["first_step_at"] <= outcome["started_at"] + outcome["total_time_s"]
+    assert outcome.status == "ok" and jumped
+    assert 0 < outcome.startup_s < outcome.total_time_s < 600
+    assert outcome.started_at <= outcome.ranks[0].first_step_at <= outcome.started_at + outcome.total_time_s
 
 
 # -- a rank that hangs -----------------------------------------------------------------------------------------------------
@@ -123,8 +123,8 @@ def test_a_rank_that_hangs_is_named_long_before_the_deadline(tmp_path: Path, mon
     with injected("hang", [number], tmp_path / "fired"):
         outcome = train.run_once(spec.but(deadline_s=300.0), "hang")
     assert (tmp_path / "fired").exists(), "the fault did not fire"
-    assert outcome["status"] == "timeout" and outcome["reason"].startswith(reason), outcome["reason"]
-    assert "in hang" in outcome["detail"]
+    assert outcome.status == "timeout" and outcome.reason.startswith(reason), outcome.reason
+    assert "in hang" in outcome.detail
 
 
 def heard(rank: Rank, now: float, phase: str, step: int) -> Rank:

@@ -35,7 +35,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     fork_server.warm(wait=True)
     yield tmp_path
     wait_for(lambda: not ranks(), 6, "every rank is gone")
-    assert run_once(SMALL, "next")["status"] == "ok", "the next run does not work"
+    assert run_once(SMALL, "next").status == "ok", "the next run does not work"
     fork_server.end()
 
 
@@ -60,7 +60,7 @@ def stop_once(fired: Path, also=lambda: None):
 def test_stopped_while_ranks_train(lab: Path) -> None:
     with injected("hang", [0, 1], lab / "fired"):
         outcome = run_once(SMALL.but(timeout_s=600.0), "stopped", on_progress=stop_once(lab / "fired"))
-    assert (outcome["status"], outcome["reason"].partition(",")[0]) == ("failed", "the fork server was stopped by a signal")
+    assert (outcome.status, outcome.reason.partition(",")[0]) == ("failed", "the fork server was stopped by a signal")
 
 
 def test_stopped_and_the_deadline_passes(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_stopped_and_the_deadline_passes(lab: Path, monkeypatch: pytest.MonkeyPa
     before = server()
     with injected("hang", [0, 1], lab / "fired"):
         outcome = run_once(SMALL.but(timeout_s=600.0, deadline_s=8.0), "late", on_progress=stop_once(lab / "fired"))
-    assert (lab / "fired").exists() and outcome["status"] == "timeout" and "deadline_s=8" in outcome["reason"], outcome
+    assert (lab / "fired").exists() and outcome.status == "timeout" and "deadline_s=8" in outcome.reason, outcome
     assert not psutil.pid_exists(before)
 
 
@@ -88,7 +88,7 @@ def test_stopped_and_an_interrupt(lab: Path) -> None:
 def test_stopped_before_a_launch() -> None:
     before = server()
     os.kill(before, signal.SIGSTOP)
-    assert run_once(SMALL, "before")["status"] == "ok"
+    assert run_once(SMALL, "before").status == "ok"
     assert server() != before and not psutil.pid_exists(before)
 
 
@@ -109,7 +109,7 @@ def test_stopped_while_it_is_asked_for_a_rank(monkeypatch: pytest.MonkeyPatch, i
                     run_once(SMALL, "asked")
             else:
                 outcome = run_once(SMALL, "asked")
-                assert outcome["status"] == "failed" and "was stopped by a signal, and was ended" in outcome["reason"], outcome
+                assert outcome.status == "failed" and "was stopped by a signal, and was ended" in outcome.reason, outcome
     finally:
         signal.signal(signal.SIGALRM, was)
 
@@ -121,14 +121,14 @@ def test_an_interrupt_of_the_server_is_none_of_its_business(lab: Path) -> None:
         if not sent:
             sent.append(os.kill(before, signal.SIGINT))
 
-    assert run_once(SMALL, "run", on_progress=interrupt)["status"] == "ok" and sent
+    assert run_once(SMALL, "run", on_progress=interrupt).status == "ok" and sent
     os.kill(before, signal.SIGINT)
-    assert run_once(SMALL, "again")["status"] == "ok" and server() == before
+    assert run_once(SMALL, "again").status == "ok" and server() == before
 
 
 def test_its_socket_is_removed() -> None:
     """As programs do that clear /tmp."""
     before = server()
     os.unlink(forkserver._forkserver._forkserver_address)
-    assert run_once(SMALL, "socket")["status"] == "ok"
+    assert run_once(SMALL, "socket").status == "ok"
     assert server() != before
