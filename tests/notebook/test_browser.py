@@ -46,7 +46,7 @@ def ranks_of(server: psutil.Process) -> list[int]:
     found = {}
     for process in server.children(recursive=True):
         try:
-            if "labkit.engine.worker" in " ".join(process.cmdline()):
+            if "labkit.processes.preload" in " ".join(process.cmdline()):
                 found[process.pid] = process.ppid()
         except psutil.Error:
             continue

@@ -118,11 +118,11 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
     ],
 )
 def test_the_words_for_an_order_follow_its_correlation(monkeypatch, here, english, chinese):
-    monkeypatch.setattr(ranks, "judged", lambda *_: {"kind": "same"})
+    monkeypatch.setattr(ranks, "compare_pair", lambda *_: {"kind": "same"})
     rows = [
         SimpleNamespace(row=SimpleNamespace(median=lambda key, n=n: n), published={"p": there}) for there, n in enumerate(here)
     ]
-    line = ranks.of_metric(SimpleNamespace(key="images_per_s", published="p"), rows)
+    line = ranks.metric_agreement(SimpleNamespace(key="images_per_s", published="p"), rows)
     for language, words in (("en", english), ("zh", chinese)):
         assert words in Say({}, Words(language, MARKDOWN)).agreed(line)
 
