@@ -26,12 +26,14 @@ import torch
 import torch.distributed as dist
 
 from labkit.processes import fork_server, launch
+from labkit.processes.digest import code_digest
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.fit import fit
 from labkit.rows.spec import Spec
 from labkit.runs import folders
 from labkit.runs.result import NoResult, Result
 from labkit.runs.train import run_once
+from labkit.system.files import write_json
 from labkit.system.machine import this_machine
 from labkit.system.places import helper_environment
 
@@ -201,13 +203,13 @@ def main(names: list[str], pairs: int = 5) -> Path:
         if name not in BENCHES:
             raise SpecError(f"benchmark '{name}'{nearest(name, BENCHES)}")
     fork_server.warm(wait=True)
-    figures: dict[str, Any] = {"machine": this_machine().to_dict(), "commit": folders.commit(), "code": folders.code_digest()}
+    figures: dict[str, Any] = {"machine": this_machine().to_dict(), "commit": folders.commit(), "code": code_digest()}
     for name in names or BENCHES:
         rich.print(f"[bold]{name}[/]: {BENCHES[name].__doc__}")
         figures[name] = BENCHES[name](pairs)
         rich.print_json(data=figures[name])
     path = folders.runs_folder() / "bench" / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    folders.write_json(path, figures)
+    write_json(path, figures)
     rich.print(f"kept in {path}")
     return path

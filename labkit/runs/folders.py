@@ -15,7 +15,7 @@ from typing import Any
 from labkit.processes.digest import code_digest
 from labkit.rows import params
 from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
-from labkit.system.files import open_lock, read_json, refuse_links, take_lock, write_json, write_whole  # noqa: F401
+from labkit.system.files import open_lock, refuse_links, take_lock, write_json
 from labkit.system.machine import this_machine, versions
 from labkit.system.places import place
 from labkit.system.tuning import outside_settings

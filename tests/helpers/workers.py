@@ -1,8 +1,7 @@
 """The half of the tests that runs inside worker processes: a model with traps, twins, and observed runs.
 
 A test launches `equality`, `runs` or another function that takes `rank` and `progress`, with many cases at once. A case
-is a dict of Spec fields and, under "_" names, of what to do with it; what comes back is plain data, by case. Where one
-test file alone needs something in a worker (the faults, the collectives), it stands there, beside its tests.
+is a dict of Spec fields and, under "_" names, of what to do with it; what comes back is plain data, by case.
 """
 
 import copy

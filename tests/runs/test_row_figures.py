@@ -11,6 +11,7 @@ from labkit.runs import train as runs
 from labkit.runs.plan import plan
 from labkit.runs.result import RankFigures
 from labkit.runs.train import run_once
+from labkit.system.files import read_json, write_json
 from tests.engine.test_measuring import BEGAN, FalseTime
 from tests.helpers.made_up import put, results_now
 
@@ -67,10 +68,10 @@ def test_the_whole_time_is_from_the_call_to_the_end(tmp_path, monkeypatch, statu
     clock = FalseTime()
     clock.now = 25.0
     monkeypatch.setattr(folders, "time", clock)
-    folders.write_json(tmp_path / "attempt.json", {"status": "running"})
-    folders.write_json(tmp_path / "result.json", {"status": "ok", "of": "before"})
+    write_json(tmp_path / "attempt.json", {"status": "running"})
+    write_json(tmp_path / "result.json", {"status": "ok", "of": "before"})
     folders.keep(tmp_path, {"status": status, "started_at": BEGAN + 4.0, "train_s": 3.0}, began=clock.monotonic() - 21.0)
-    result, attempt = (folders.read_json(tmp_path / name) for name in ("result.json", "attempt.json"))
+    result, attempt = (read_json(tmp_path / name) for name in ("result.json", "attempt.json"))
     told = {"status": status, "started_at": BEGAN + 4.0, "train_s": 3.0, "total_time_s": 21.0}
     assert (result, attempt) == ((told, None) if status == "ok" else ({"status": "ok", "of": "before"}, told))
 
