@@ -20,7 +20,20 @@ from labkit import run
 from labkit.probes import doctor
 from labkit.processes import launch
 from labkit.rows.params import all_names
-from tests.helpers.command_line import DDP_GLOO, DDP_NCCL, LABKIT, PROMISED, PS_GPU, SETS, SINGLE, Said, but, json_lines, one_line
+from tests.helpers.command_line import (
+    DDP_GLOO,
+    DDP_NCCL,
+    FSDP,
+    LABKIT,
+    PROMISED,
+    PS_GPU,
+    SETS,
+    SINGLE,
+    Said,
+    but,
+    json_lines,
+    one_line,
+)
 from tests.helpers.drill_targets import SMALL, obstructed
 
 pytestmark = pytest.mark.usefixtures("runs")
@@ -141,13 +154,17 @@ def test_rows_says_what_becomes_of_each(labkit: Callable[..., Said]) -> None:
 
 
 def test_rows_tells_of_a_result(labkit: Callable[..., Said], runs: Path, first: tuple[Said, list[dict[str, Any]]]) -> None:
-    """The tiny run, put where the quick profile's would be."""
-    name = "fsdp_grad_resnet18_bs128x2_ampFalse"
-    folder = runs / "quick" / name / "1"
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(Path(first[1][1]["run_dir"].removesuffix("/1"), "1", "result.json").read_text())
-    (line,) = [line for line in labkit("rows").out.splitlines() if line.strip().startswith(name)]
-    assert "has a result" in line
+    """The tiny run, put where the quick profile's would be: told for its own row, and refused for another."""
+    trained = Path(first[1][1]["run_dir"].removesuffix("/1"), "1", "result.json").read_text()
+    for name in (DDP_GLOO, FSDP):
+        folder = runs / "quick" / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(trained)
+    lines = [line.strip() for line in labkit("rows").out.splitlines()]
+    (own,) = [line for line in lines if line.startswith(DDP_GLOO)]
+    (other,) = [line for line in lines if line.startswith(FSDP)]
+    assert "has a result" in own
+    assert "last time: unreadable" in other
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------------------

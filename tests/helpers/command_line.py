@@ -14,6 +14,7 @@ from labkit import cli
 SINGLE = "single_gpu_resnet18_bs256_cacheTrue_ampFalse"
 DDP_NCCL = "ddp_nccl_resnet18_bs128x2_cacheFalse_ampFalse"
 DDP_GLOO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
+FSDP = "fsdp_grad_resnet18_bs128x2_ampFalse"
 PS_GPU = "ps_gpu_mode_resnet18_bs128_workers2"
 TINY = ["epochs=1", "width=8", "train_samples=512", "test_samples=100", "warmup_steps=0", "device=cpu"]
 SETS = [word for setting in TINY for word in ("--set", setting)]
