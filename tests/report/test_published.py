@@ -193,13 +193,8 @@ def test_nothing_is_published_without_results(checkout: Path, tmp_path: Path, la
 
 
 def test_the_committed_report_is_as_its_results_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of this repository. A report that was made before results were kept beside it leads to runs/, and cannot be checked here."""
+    """Of this repository."""
     monkeypatch.setattr(params, "ROOT", REPOSITORY)
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "none"))
-    report = REPOSITORY / "report.md"
-    if (REPOSITORY / FILE).exists():
-        assert check_report(from_file(REPOSITORY / FILE).profile.name, from_file(REPOSITORY / FILE).overrides, report) == []
-    else:
-        assert "](runs/quick/" in report.read_text(encoding="utf-8"), f"{FILE} is missing; `labkit report --publish` writes it"
-        with pytest.raises(OSError, match="with --publish keeps the results beside the report"):
-            check_report("quick", {}, report)
+    source = from_file(REPOSITORY / FILE)
+    assert check_report(source.profile.name, source.overrides, REPOSITORY / "report.md") == []
