@@ -3,8 +3,6 @@
 The imports inside the commands keep `labkit --help` fast.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from enum import Enum

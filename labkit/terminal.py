@@ -3,8 +3,6 @@
 Imports neither torch nor pandas.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -9,8 +9,6 @@ The host of rank 0 keeps the result, in the same folder as a run on one host. Ch
 (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME), restarts and time-outs of the rendezvous are torchrun's affair.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -6,8 +6,6 @@ runs/<profile>/notebooks/<name>.ipynb          as it was executed
                         /<name>.log            what was printed outside of cells, if anything was
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress

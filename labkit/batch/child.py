@@ -4,8 +4,6 @@ Its job is its argument, as JSON. Into the file `events` goes a line when a cell
 printed here, by papermill or by the kernel below Python, goes where the caller sends it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

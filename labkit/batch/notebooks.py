@@ -4,8 +4,6 @@ They lie in notebooks/, or in the folder that LABKIT_NOTEBOOKS names. A notebook
 never listed; if a group has the number NN, params/NN_words.yaml holds its parameters, under the same name.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import html

@@ -4,8 +4,6 @@ The child (`labkit.batch.child`) has a kernel, which has a fork server, which ha
 they are found and ended even if those in between are gone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """How far a batch is, in words: which row trains, at which epoch, and how long it may still take, from what last time took."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable

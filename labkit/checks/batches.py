@@ -1,7 +1,5 @@
 """Exercises on the batch: the steps of an epoch, the mean loss, the learning rate, gradient accumulation, what fits in memory."""
 
-from __future__ import annotations
-
 import math
 
 from labkit.checks.judge import NotYet, Student, Verdict, exercise, same, shown

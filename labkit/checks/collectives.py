@@ -1,7 +1,5 @@
 """Exercises on messages between ranks: the mean of gradients, the ring, the time of a message, what backward hides."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from labkit.checks.judge import NotYet, Student, Verdict, exercise, shown, whole

@@ -1,7 +1,5 @@
 """Exercises on costs: the size of networks, the memory of a rank, the time of a step, and what a faster part brings."""
 
-from __future__ import annotations
-
 import math
 
 from labkit.checks.judge import Student, Verdict, exercise, shown

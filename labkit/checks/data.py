@@ -1,7 +1,5 @@
 """Exercises on images: which rank trains which, what a cache may keep, and how to draw random numbers that every rank agrees on."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from labkit.checks.judge import NotYet, Student, Verdict, exercise, shown, whole

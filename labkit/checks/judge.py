@@ -5,8 +5,6 @@ says what was called, what the function returned, what was expected and why. The
 ends a function that never returns, and passes through.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import html

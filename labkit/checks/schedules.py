@@ -3,8 +3,6 @@
 The pipelines are simulated: a forward takes 1 unit of time, a backward 2. A stage need not wait until its neighbour receives.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

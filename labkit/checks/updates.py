@@ -1,7 +1,5 @@
 """Exercises on updates of weights: rounding to 16 bits, the loss scale of fp16, a step of a scaler, a push to a server."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

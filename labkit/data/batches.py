@@ -16,8 +16,6 @@ left out do not fill a step. Every strategy leaves out the same ones, and anothe
 others. Evaluation leaves nothing out.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Raw files of the data sets: found on disk or fetched, always verified, written as a whole or not at all. Imports no numpy."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

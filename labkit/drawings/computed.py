@@ -4,8 +4,6 @@ Networks are built on torch's meta device: tensors have shapes and no numbers, s
 functions with `rank` and `progress` are what a job starts (engine/job.py); they return plain data.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

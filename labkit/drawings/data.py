@@ -1,7 +1,5 @@
 """Drawings of data and of who holds it: the three caches, batches over ranks, tensors over ranks."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from labkit.drawings.sheet import GREY, LINE, MESSAGE, Sheet, drawn

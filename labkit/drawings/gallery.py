@@ -6,8 +6,6 @@ Schedules, bytes and layers are computed, so that a drawing stays right when the
 each drawing says which it is.
 """
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from labkit.drawings import data as drawings_data

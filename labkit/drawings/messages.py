@@ -1,7 +1,5 @@
 """Drawings of messages: a ring all-reduce step by step, the path of bytes with gloo and NCCL, a server compared with a ring."""
 
-from __future__ import annotations
-
 import math
 
 from matplotlib.figure import Figure

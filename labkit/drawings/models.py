@@ -1,7 +1,5 @@
 """Drawings of the networks, computed from labkit.engine.models."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from labkit.drawings.computed import Part

@@ -1,7 +1,5 @@
 """Drawings about numbers: formats, a step in mixed precision, and factors that multiply."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A sheet with boxes, arrows and texts, which all drawings use. Positions are in inches from the lower left corner."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Drawings along time: one step on one and on two devices, pipeline schedules, pushes to an asynchronous server."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from labkit.drawings.sheet import GREY, LINE, MESSAGE, Sheet, drawn

@@ -1,7 +1,5 @@
 """A job: what the launcher starts, and with which limits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

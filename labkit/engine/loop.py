@@ -10,8 +10,6 @@ An epoch in the order of time. Every rank does the same, and no rank is more tha
 After the last epoch check_weights compares the parameters of all ranks, bit for bit.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable

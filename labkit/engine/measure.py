@@ -1,7 +1,5 @@
 """What a rank measures and reports of itself: its memory, its time, and its progress."""
 
-from __future__ import annotations
-
 import json
 import resource
 import sys

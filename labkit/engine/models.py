@@ -6,8 +6,6 @@ that its section 4.2 makes for 32x32 images: a 3x3 stem of stride 1 and no max-p
 needs to know what is inside a block.
 """
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor, nn

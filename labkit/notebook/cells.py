@@ -4,8 +4,6 @@ Without pyplot (callbacks of widgets run on other threads), without scripts, and
 saved notebook shows the same.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import os

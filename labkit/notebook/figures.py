@@ -1,7 +1,5 @@
 """Drawings, and figures of results and of probes, for notebooks. Each has a sentence that says what it shows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from labkit.notebook.cells import Grid, Picture, Text

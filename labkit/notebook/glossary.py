@@ -1,7 +1,5 @@
 """The lab's terms in English and Chinese, from params/glossary.yaml."""
 
-from __future__ import annotations
-
 import functools
 
 from labkit.notebook.cells import Grid

@@ -4,8 +4,6 @@ All arguments are checked when a Lesson is made, before any process starts. Trai
 `labkit.run` and the command line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

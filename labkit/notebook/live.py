@@ -4,8 +4,6 @@ There is one output. The thread that runs replaces it at most four times a secon
 with SVG, and it also has a plain text.
 """
 
-from __future__ import annotations
-
 import html
 import time
 from collections import deque

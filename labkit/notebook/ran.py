@@ -1,7 +1,5 @@
 """What a call to `Lesson.run` measured. A row that ran in place of another (Gloo for NCCL) can be asked for by both names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from labkit.notebook.cells import Grid

@@ -1,7 +1,5 @@
 """Shows code in notebooks: the real source of strategies, and the difference between two of them."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 import html

@@ -4,8 +4,6 @@ The callbacks of a widget run on another thread than the cells. So nothing here 
 starts has its own widget for the live view.
 """
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -3,8 +3,6 @@
 Without pyplot, because widgets draw on other threads.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable
 from typing import Any

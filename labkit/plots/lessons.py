@@ -1,7 +1,5 @@
 """Figures for notebooks: accuracy, a ladder of factors, staleness, any figure against any other. Without pyplot."""
 
-from __future__ import annotations
-
 import statistics
 
 from matplotlib.figure import Figure

@@ -3,8 +3,6 @@
 The functions take the results of rows that ended well: {row name: [Result, one for each repeat]}.
 """
 
-from __future__ import annotations
-
 import io
 import statistics
 from pathlib import Path

@@ -4,8 +4,6 @@ data.
 The colours also differ in grey, and no information is shown by colour alone.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import statistics

@@ -3,8 +3,6 @@
 Without pyplot.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.figure import Figure

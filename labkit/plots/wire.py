@@ -1,7 +1,5 @@
 """A figure of the time that messages take, as measured by `labkit.probes.wire`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.figure import Figure

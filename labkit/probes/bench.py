@@ -10,8 +10,6 @@ uses the ratio within each turn:
 Nothing here is a test. The figures go into runs/bench/.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

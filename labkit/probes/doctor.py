@@ -1,7 +1,5 @@
 """`labkit doctor`: what of this machine could spoil a run, and what to do. A check yields (level, text) or (level, text, remedy)."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

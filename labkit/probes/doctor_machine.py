@@ -3,8 +3,6 @@
 Each is a generator of (level, text) or (level, text, remedy); the level is "ok", "note" or "problem".
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -1,7 +1,5 @@
 """Timers on a strategy's layers and optimizer, and a counter of the bytes that autograd keeps. Used by `labkit.probes.trace` only."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

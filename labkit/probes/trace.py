@@ -7,8 +7,6 @@ order of events and their shares in it; images/s come from runs.
     steps of a trace, on every rank:   warm-up, bytes are counted   |  step 0  |  step 1  |  step 2     times are recorded
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import statistics

@@ -4,8 +4,6 @@ time = latency + bytes / bandwidth (the model of Hockney, 1994). For a small mes
 bytes: `fit` takes the latency from the smallest message and the bandwidth from the two largest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import statistics
 import time

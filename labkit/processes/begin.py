@@ -1,7 +1,5 @@
 """The beginning and the end of a rank's process. It loads no torch, so that a rank whose torch cannot be loaded can say so."""
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import os

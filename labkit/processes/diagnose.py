@@ -1,7 +1,5 @@
 """From what the ranks left behind to one sentence: which rank, what happened, and what the others merely suffered."""
 
-from __future__ import annotations
-
 import os
 import signal
 from dataclasses import dataclass

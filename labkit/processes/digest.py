@@ -1,7 +1,5 @@
 """A digest of the code that decides what a run trains and how it is measured. A kept result is valid only for the same digest."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -13,8 +13,6 @@ The library waits for the server's answers without end. A server that was stoppe
 a second look at the server. Ending the server always helps: its end of each pipe closes, and its ranks end with it (lifeline.py).
 """
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os

@@ -9,8 +9,6 @@ Ranks are forks of a warm fork server (`fork_server.py`). torch's elastic launch
 processes once a second, replaces signal handlers, and waits for ever for a rank that left without a result.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import shutil
 import signal

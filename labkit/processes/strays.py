@@ -1,7 +1,5 @@
 """Fork servers and ranks on this machine, by their command lines: whose are they, and is anybody there who started them?"""
 
-from __future__ import annotations
-
 import os
 import re
 

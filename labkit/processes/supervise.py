@@ -1,7 +1,5 @@
 """Watch over the ranks of one run until each has left its result, or one is in trouble."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

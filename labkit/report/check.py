@@ -1,7 +1,5 @@
 """Does the report say what its results say? Its files are made again from the results, and compared with those on disk."""
 
-from __future__ import annotations
-
 import difflib
 import html
 import itertools

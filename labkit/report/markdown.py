@@ -1,7 +1,5 @@
 """The little Markdown that the report needs. Columns are not padded: the width of Chinese text is the reader's font's affair."""
 
-from __future__ import annotations
-
 import html
 import re
 from typing import Any

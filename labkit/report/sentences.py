@@ -3,8 +3,6 @@
 Cells and sentences are set in the format already, and safe in it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from markupsafe import Markup

@@ -4,8 +4,6 @@ A published report can be checked where runs/ is empty: report.results.json besi
 notebooks ended. The links of such a report lead to the lines of that file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

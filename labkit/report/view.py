@@ -4,8 +4,6 @@ Figures are texts with the digits that are shown; None where there is none. Link
 row name in `links`.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from pathlib import Path

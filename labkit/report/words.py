@@ -4,8 +4,6 @@ A text is Markdown with {places} for values. Values are escaped for the format, 
 what a machine said, or a file's name, can break neither a table nor a page.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Callable, Iterable

@@ -8,8 +8,6 @@ templates/     how Markdown and page are arranged
 check.py       are the files as the results say?
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import io

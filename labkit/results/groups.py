@@ -2,8 +2,6 @@
 rows.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from labkit.results.metrics import COMPARED

@@ -5,8 +5,6 @@ Every table, picture, question and comparison takes its figures from here. A `ke
 unit stands in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Do all rows together have the published order? Rank correlations, and the number of pairs of rows that agree."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics

@@ -1,7 +1,5 @@
 """Reads results from their folders (one folder for each run), and makes the rows of a plan into lines of a table."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 from dataclasses import replace

@@ -5,8 +5,6 @@ Absolute figures of two machines are never compared, only ratios to a row of the
 also indistinguishable if they differ by less than two standard errors, which depend on the number of test images.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics

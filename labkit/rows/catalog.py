@@ -1,7 +1,5 @@
 """The data sets that a row can name, and the facts that a Spec is checked against."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

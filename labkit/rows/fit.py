@@ -1,7 +1,5 @@
 """A row on a machine: every `auto` becomes a value, or the row is refused, with what it needs."""
 
-from __future__ import annotations
-
 from labkit.rows.spec import Spec
 from labkit.system.machine import Machine
 

@@ -4,8 +4,6 @@ Every file in `labkit/strategies/` is a strategy, named as the file. One that is
 each train their own part of every step's images, and exchange something over NCCL or gloo.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

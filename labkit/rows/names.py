@@ -6,8 +6,6 @@
 Plain dicts in, plain dicts out: this file does not import Spec.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

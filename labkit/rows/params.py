@@ -3,8 +3,6 @@
 A group file says which rows one notebook compares. A profile says how big they are: data set, width, epochs and so on.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import functools

@@ -1,7 +1,5 @@
 """YAML read with one meaning only: what YAML 1.1 would take in a way that few people expect is refused, with file and line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

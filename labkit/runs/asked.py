@@ -5,8 +5,6 @@ texts.
 text. `papermill -y "key: value"` reads YAML, so it can pass lists and mappings.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from typing import Any

@@ -1,7 +1,5 @@
 """The folder of a run: its name, the lock of the process that trains in it, its files, and when a kept result is still valid."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

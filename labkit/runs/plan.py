@@ -1,7 +1,5 @@
 """From what a person asks for (names, numbers of groups, a profile) to the rows that this machine runs."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@
 Overrides that change the profile are part of the folder's name: runs/quick+epochs=1/...
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable

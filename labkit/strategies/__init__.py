@@ -1,7 +1,5 @@
 """The strategies: each file holds one training step. `strategy_class` finds the class in a file."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 

@@ -1,7 +1,5 @@
 """What an error does not tell by itself: where in our own code it arose, and which limit of this process it points at."""
 
-from __future__ import annotations
-
 import resource
 import traceback
 from pathlib import Path

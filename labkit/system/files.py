@@ -3,8 +3,6 @@
 In a folder that others can write into, too, nothing is opened through a symbolic link that somebody put there.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

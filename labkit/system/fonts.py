@@ -1,8 +1,6 @@
 """matplotlib as it is here: can it be imported, and which font can draw the Chinese titles, if any. Without such a font, plots have
 English titles only, and never boxes for letters."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os

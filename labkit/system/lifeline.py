@@ -1,7 +1,5 @@
 """Makes a process end when its parent ends, for any reason."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -8,8 +8,6 @@ fork server and a rank, which may stand elsewhere, inherit the same place, and n
 be run by the fork server, the ranks and a batch's processes in place of the module that they want. So it comes last (`helper_path`).
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from importlib.machinery import PathFinder

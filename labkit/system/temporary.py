@@ -4,8 +4,6 @@ Whoever owns a folder holds a lock on its file `owner`; the operating system let
 dies. The next process that needs a folder removes those that nobody holds.
 """
 
-from __future__ import annotations
-
 import atexit
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Environment variables that change how fast torch, its libraries or malloc work: a figure measured with some is another figure."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
