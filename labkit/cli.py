@@ -49,8 +49,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
     """Train the rows of a report on distributed training, and print what was measured.
 
     Exit codes: 0 every row has a result; 1 a run failed; 2 bad input; 3 this machine cannot run a row that was asked for by name;
-    130 interrupted. Results are kept in runs/, or in the folder that LABKIT_RUNS names.
-    """
+    130 interrupted. Results are kept in runs/, or in the folder that LABKIT_RUNS names."""
     if version:
         print("labkit", labkit.__version__)
 
@@ -60,9 +59,7 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
     """List every row, its groups, and whether it runs on this machine.
 
     \b
-    labkit rows --profile classroom --json
-    """
-
+    labkit rows --profile classroom --json"""
     lines = {line["name"]: line for line in map(terminal.for_print, kept_lines(plan("all", profile)))}
     for name, line in lines.items():
         line["groups"] = [group.number for group in params.groups() if name in group.rows]
@@ -88,9 +85,7 @@ def run(
     labkit run 4                                              the rows of group 4
     labkit run collective_gloo_resnet18_bs128x2+form=ring     a row of your own
     labkit run 3 9 --profile classroom --repeats 3
-    labkit run all --set epochs=2 --set lr=0.05 --json
-    """
-
+    labkit run all --set epochs=2 --set lr=0.05 --json"""
     lines = train_names(names, profile, terminal.read_sets(sets), repeats, fresh)
     if as_json:
         terminal.print_json(lines)
@@ -109,9 +104,7 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
 
     \b
     labkit table --profile classroom
-    labkit table --set epochs=2          results of runs with the same --set
-    """
-
+    labkit table --set epochs=2          results of runs with the same --set"""
     lines = [terminal.for_print(line) for line in kept_lines(plan("all", profile, terminal.read_sets(sets)))]
     lines.sort(key=lambda line: -(line["images_per_s"] or 0))
     if as_json:
@@ -132,9 +125,7 @@ def report(
     labkit report
     labkit report --profile classroom --repeats 3
     labkit report --only 4,10 --fresh --lang zh
-    labkit report --classic
-    """
-
+    labkit report --classic"""
     began, before = time.monotonic(), batch.results_at()
     overrides, numbers = terminal.read_sets(sets), terminal.read_numbers(only)
     if publish and (classic or lang is not Language.both):
@@ -176,9 +167,7 @@ def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, 
 
     \b
     labkit check --profile classroom
-    labkit check --folder .              the committed report, also where there are results
-    """
-
+    labkit check --folder .              the committed report, also where there are results"""
     overrides = terminal.read_sets(sets)
     path = folder / "report.md" if folder else report_to_check(profile, overrides)
     differences = check_report(profile, overrides, path, rewrite)
@@ -192,7 +181,6 @@ def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, 
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine for problems that could disturb a run, and print what to do. Exit code 1 if there is a problem."""
-
     findings = examine()
     terminal.print_json(map(vars, findings)) if as_json else print(*findings, sep="\n")
     raise typer.Exit(FAILED if any(finding.level == "problem" for finding in findings) else 0)
@@ -208,7 +196,6 @@ def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")
 
 def train_names(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
     """Train rows, and show progress on stderr. Returns table lines (see `for_print`)."""
-
     planned = get_ready(names, profile, repeats, fresh, overrides)
     with terminal.run_bar([row.name for row in planned.runnable], repeats) as on_progress:
         outcomes = train_rows(planned, repeats, fresh, on_progress)

@@ -44,8 +44,7 @@ class Strategy(Protocol):
 
     Probes (`labkit/probes/recorder.py`) find two things among a strategy's attributes by their type, so the names are free:
     the `nn.Sequential` that this rank runs (the model, a stage of it, or a list of replicas), not only inside a wrapper
-    such as DDP; and its `torch.optim.Optimizer`, which a rank that makes no update itself (a server's worker) lacks.
-    """
+    such as DDP; and its `torch.optim.Optimizer`, which a rank that makes no update itself (a server's worker) lacks."""
 
     shard: tuple[int, int] | None
     """(i, n): this rank trains part i of n of each step's images. Ranks may share a part. None: no images (a server)."""
@@ -61,15 +60,13 @@ class Strategy(Protocol):
 
         Returns the mean loss of this rank's images as a tensor, not a number, so that nothing waits for the device; None
         on a rank that computes no loss. A rank without a shard is called with None, None. Raises RuntimeError if another
-        rank does not answer.
-        """
+        rank does not answer."""
 
     def state(self) -> dict[str, Tensor]:
         """The full weights and buffers under the plain model's names.
 
         A rank returns the weights that it holds, and does not repair them by a broadcast: the loop compares them over the
-        ranks, and so finds a forgotten broadcast, or a model that was never wrapped.
-        """
+        ranks, and so finds a forgotten broadcast, or a model that was never wrapped."""
 
     def measured(self) -> dict:
         """Optional: what this strategy counted, as plain data (JSON), for the result's key `strategy`."""
@@ -81,8 +78,7 @@ class Precision:
     bf16 has the range of fp32 and needs no scaling. fp16 needs it (Micikevicius et al., "Mixed Precision Training", 2017),
     and a step whose gradients overflowed is skipped. `sharded`: each rank holds other gradients than the others, so an
     overflow on one rank must be told to all (torch's ShardedGradScaler). Without it all ranks hold the same gradients,
-    and so each decides the same by itself.
-    """
+    and so each decides the same by itself."""
 
     def __init__(self, spec: Spec, place: Place, sharded: bool = False):
         self.spec, self.total_steps, self.steps = spec, place.total_steps, 0
@@ -227,8 +223,7 @@ def ring_all_reduce(flat: Tensor) -> None:
 
         step   1        2      |  3        4
         send   c0       c2     |  c1       c0
-        recv   c2 (+)   c1 (+) |  c0 (=)   c2 (=)
-    """
+        recv   c2 (+)   c1 (+) |  c0 (=)   c2 (=)"""
     rank, n = dist.get_rank(), dist.get_world_size()
     host = flat.cpu() if flat.is_cuda and dist.get_backend() == "gloo" else flat
     chunks = list(host.tensor_split(n))

@@ -40,8 +40,7 @@ def read_numbers(text: str) -> list[int] | None:
 
 def for_print(line: dict[str, Any]) -> dict[str, Any]:
     """A line of results.table as the command line prints it: with model and batch size, and with None for values without a
-    meaning.
-    """
+    meaning."""
     spec = Spec.parse(line["name"])
     return line | {
         "model": spec.model,
@@ -129,8 +128,7 @@ def run_bar(names: list[str], repeats: int) -> Iterator[Callable[[Any, int, list
     """Gives the `on_progress` of `labkit.run`, and shows progress on stderr meanwhile: a bar on a terminal, else a line when a
     run starts.
 
-    `names`: the rows that are trained, in order; each is trained `repeats` times.
-    """
+    `names`: the rows that are trained, in order; each is trained `repeats` times."""
     announced = set()
     with bar() as (progress, shown):
 
@@ -157,9 +155,7 @@ def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[
     far it is; elsewhere lines on stderr: when a notebook begins, when a row does, and every SAY_S seconds in between. A line when a
     notebook ends.
 
-    `watch`: a `labkit.batch.progress.Watch`; `about`: of the profile, which is told where nobody knows how long it will take.
-    """
-
+    `watch`: a `labkit.batch.progress.Watch`; `about`: of the profile, which is told where nobody knows how long it will take."""
     begun, said = set(), {"row": "", "at": 0.0}
     took_s = watch.took_s(names)
     if took_s is not None:

@@ -121,7 +121,6 @@ def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Pa
     """A digest of all that the executed notebook depends on: itself, its parameters, labkit and params/, versions, and the
     results of its rows (of all rows, for the last notebook). `fresh` decides what is trained, and is seen in the results. Probes
     are left out: a later notebook may be the first to probe a row that is this one's, too."""
-
     digest = hashlib.sha256(notebook.path.read_bytes())
     told = {key: value for key, value in parameters.items() if key != "fresh"}
     digest.update(json.dumps([told, versions(), jupyter_versions()], sort_keys=True).encode())

@@ -36,8 +36,7 @@ def run_child(job: dict[str, Any], log: Path, deadline_s: float, notify: Callabl
     """Run `labkit.batch.child` on a job, and return the notebook's status and the reason for it.
 
     What the processes print goes to `log`. `notify(cell, seconds)` is called every second. On every way out no process is left,
-    nor any temporary file of theirs.
-    """
+    nor any temporary file of theirs."""
     tag, scratch = uuid.uuid4().hex, Path(tempfile.mkdtemp(dir=own_folder()))
     job |= {"events": str(scratch / "events"), "parent": os.getpid()}
     own = {TAG: tag, "TMPDIR": str(scratch), "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter"), "LABKIT_WIDGETS": "0"}
@@ -108,7 +107,6 @@ def end_family(tag: str, patience_s: float) -> None:
 
 def family(tag: str) -> list[Any]:
     """Every living process that carries the tag in the environment it was started with."""
-
     found = []
     for process in psutil.process_iter():
         try:

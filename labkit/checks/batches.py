@@ -12,8 +12,7 @@ from labkit.checks.judge import NotYet, Student, Verdict, exercise, same, shown
 def check_steps_per_epoch(student: Student) -> Verdict:
     """How many steps has an epoch? All ranks make each step together, with `batch_per_rank` images on each rank.
 
-    With `drop_last` True, the images that do not fill a last step are left out. With False, one more step trains them.
-    """
+    With `drop_last` True, the images that do not fill a last step are left out. With False, one more step trains them."""
     for images, batch, n in (
         (50_000, 128, 2),
         (50_000, 64, 2),
@@ -53,8 +52,7 @@ def check_steps_per_epoch(student: Student) -> Verdict:
 def check_mean_loss(student: Student) -> Verdict:
     """The mean loss over all images. `means[r]` is the mean loss of rank r, and `counts[r]` the number of its images.
 
-    The counts may differ, and some may be 0 (in the last batch of an epoch). At least one is greater than 0.
-    """
+    The counts may differ, and some may be 0 (in the last batch of an epoch). At least one is greater than 0."""
     for means, counts in (
         ([1.0, 3.0], [128, 128]),
         ([2.0, 1.0], [128, 32]),
@@ -89,8 +87,7 @@ def check_learning_rate(student: Student) -> Verdict:
 
     In the first `warmup_steps` steps the rate rises evenly: step 0 has 1/warmup_steps of the rate, and the last of these steps has
     the whole rate. After that the rate does not change. `warmup_steps` may be 0: then there is no warm-up.
-    See Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (2017).
-    """
+    See Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (2017)."""
     for base, base_batch, batch, warmup in ((0.1, 256, 1024, 5), (0.1, 128, 128, 4), (0.2, 256, 128, 2), (0.1, 256, 512, 0)):
         peak = base * batch / base_batch
         for step in (0, 1, 3, 4, 5, 50, 2000):
@@ -134,8 +131,7 @@ def check_accumulated(student: Student) -> Verdict:
     """The gradient of a large batch, computed from smaller parts one after the other (gradient accumulation).
 
     `gradient(part)` takes a list of images (here an image is a number) and returns their mean gradient, a float. Give each image to
-    it once. No part may be longer than ceil(len(images) / parts); parts may have different lengths. Do not round.
-    """
+    it once. No part may be longer than ceil(len(images) / parts); parts may have different lengths. Do not round."""
     for images, parts in (
         ([1.0, 2.0, 3.0, 6.0], 2),
         ([4.0, 1.0, 1.0, 2.0, 7.0, 3.0], 3),
@@ -192,8 +188,7 @@ def check_largest_batch(student: Student) -> Verdict:
     """The largest batch that fits in the memory of a device, in images.
 
     The memory holds `parameters` weights, as many gradients and as many momentum numbers, each of 4 bytes (fp32), and
-    `activation_bytes` for each image.
-    """
+    `activation_bytes` for each image."""
     for memory, parameters, activation in (
         (20_499, 1000, 500),
         (20_000, 1000, 500),

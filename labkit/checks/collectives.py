@@ -12,8 +12,7 @@ from labkit.checks.judge import NotYet, Student, Verdict, exercise, shown, whole
 def check_average_gradients(student: Student) -> Verdict:
     """Make one gradient out of the gradients of all ranks, as DDP's all-reduce does: the mean over the ranks, for each parameter.
 
-    `grads_of_ranks[r][i]` is rank r's gradient of parameter i.
-    """
+    `grads_of_ranks[r][i]` is rank r's gradient of parameter i."""
     for grads in (
         [[1.0, 2.0], [3.0, 6.0]],
         [[1.0, -2.0, 0.5], [3.0, 0.0, 0.5], [5.0, 5.0, 0.5], [7.0, 1.0, 0.5]],
@@ -47,8 +46,7 @@ def check_exposed_s(student: Student) -> Verdict:
 
     Bucket i is ready `ready_s[i]` seconds after backward began; the times rise. Each bucket is one message of `message_s` seconds.
     The link carries one message at a time, in this order. Backward ends at `backward_s` seconds.
-    See Li et al., "PyTorch Distributed" (2020).
-    """
+    See Li et al., "PyTorch Distributed" (2020)."""
     for ready, message, backward, why in (
         ([6.0], 4.0, 6.0, "The only bucket is ready when backward ends, so nothing is hidden."),
         (
@@ -100,8 +98,7 @@ def check_ring_step(student: Student) -> Verdict:
 
     The tensor has N = `world_size` chunks, 0 to N-1. In step 0, rank r sends chunk r to rank r + 1. In steps 0 to N-2 the rank adds
     the chunk that it receives to its own; in steps N-1 to 2N-3 it replaces its own. At the end every rank must hold every sum.
-    See Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms" (2009).
-    """
+    See Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms" (2009)."""
     pictures = {}
     for n in (3, 2, 4, 5):
         held = [[Counter({rank: 1}) for _ in range(n)] for rank in range(n)]  # held[rank][chunk]: whose numbers are in the sum
@@ -198,8 +195,7 @@ def check_ring_s(student: Student) -> Verdict:
     """How long does a ring all-reduce take? In each of 2 (N-1) steps all ranks send one chunk at the same time.
 
     A message takes `latency_s` seconds, and then its bytes divided by `bytes_per_s`. See Patarasuk and Yuan (2009), and Hockney,
-    "The communication challenge for MPP" (1994).
-    """
+    "The communication challenge for MPP" (1994)."""
     for size, n, latency, bandwidth in ((4_000_000, 4, 1e-4, 1e9), (4000, 8, 1e-4, 1e9), (1_000_000, 2, 0.0, 1e8)):
         steps = 2 * (n - 1)
         student.gives(

@@ -49,8 +49,7 @@ def check_block_parameters(student: Student) -> Verdict:
     The block has a 3×3 convolution from cin to cout and a 3×3 convolution from cout to cout. Each has no bias and is followed by a
     BatchNorm (two parameters for each channel). If `stride` is not 1 or cin is not cout, the shortcut is a 1×1 convolution without
     bias, followed by a BatchNorm. Otherwise the shortcut has no parameters.
-    See He et al., "Deep Residual Learning for Image Recognition" (2015).
-    """
+    See He et al., "Deep Residual Learning for Image Recognition" (2015)."""
     blocks = 0
     for number, (cin, cout, stride) in enumerate((*RESNET18, (64, 64, 2), (16, 32, 1), (64, 32, 1))):
         body, norms = 9 * cin * cout + 9 * cout * cout, 4 * cout
@@ -92,8 +91,7 @@ def check_macs_per_gradient_byte(student: Student) -> Verdict:
     """How much does a convolution compute for each byte of gradient that it sends?
 
     The output has side × side positions and cout channels for each image of the batch. Each output number takes
-    kernel × kernel × cin multiply-adds. The gradient has 4 bytes for each weight; there is no bias. Do not round.
-    """
+    kernel × kernel × cin multiply-adds. The gradient has 4 bytes for each weight; there is no bias. Do not round."""
     cases = ((64, 64, 3, 32, 128), (512, 512, 3, 4, 128), (64, 256, 1, 32, 256), (3, 64, 3, 32, 1), (8, 16, 3, 7, 3))
     for cin, cout, kernel, side, batch in cases:
         weights = cin * cout * kernel**2
@@ -132,8 +130,7 @@ def check_bytes_per_rank(student: Student) -> Verdict:
 
     `strategy` is "ddp" (every rank keeps everything), "zero1" (the momentum is divided by the ranks), "zero2" (the gradients, too)
     or "fsdp" (the parameters, too; also called ZeRO-3). Do not round.
-    See Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (2020).
-    """
+    See Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (2020)."""
     cut = {"ddp": 0, "zero1": 1, "zero2": 2, "fsdp": 3}
     names = ("momentum", "gradients", "parameters")
     for parameters, n in ((1000, 8), (11_173_962, 2)):
@@ -174,8 +171,7 @@ def check_amdahl(student: Student) -> Verdict:
     """A part takes `share` of the time (0 to 1) and becomes `factor` times as fast. How many times as fast is the whole?
 
     A factor below 1 makes the part slower. Do not round. See Amdahl, "Validity of the single processor approach to achieving large
-    scale computing capabilities" (1967).
-    """
+    scale computing capabilities" (1967)."""
     for share, factor in ((0.5, 2.0), (0.9, 10.0), (0.25, 1e9), (0.0, 8.0), (1.0, 4.0), (0.5, 0.5)):
         left = 1 - share + share / factor
         student.gives(
@@ -201,8 +197,7 @@ def check_step_s(student: Student) -> Verdict:
     """How long is a step? Compute takes `compute_s` seconds, and after it the messages take `message_s` seconds.
 
     Preparing the images of a step takes `input_s` seconds. With `ahead` True, other processes prepare the next images during the
-    step. With `ahead` False, the same process prepares them before it computes.
-    """
+    step. With `ahead` False, the same process prepares them before it computes."""
     for ahead in (True, False):
         for decode, compute, message in ((0.4, 0.1, 0.1), (0.1, 0.2, 0.05), (0.3, 0.2, 0.1), (0.0, 0.2, 0.0), (0.25, 0.2, 0.1)):
             train, longer = compute + message, max(decode, compute + message)

@@ -14,8 +14,7 @@ def check_shard_of(student: Student) -> Verdict:
 
     All ranks get the same number of images, as many as possible, and no image is trained twice. The images that are left over are
     left out. The positions that a rank takes must not depend on the image numbers. (So does torch's DistributedSampler with
-    drop_last=True.)
-    """
+    drop_last=True.)"""
     table = ""
     for order, n in (([40, 10, 30, 20, 60, 50, 70], 3), ([7, 2, 5, 0, 3, 6, 1, 4], 2), ([5, 3, 1], 1), ([4, 9], 3)):
         shards = [shard(student, order, rank, n) for rank in range(n)]
@@ -73,8 +72,7 @@ def check_cached_epoch(student: Student) -> Verdict:
 
     `decode(image)` is slow and always returns the same picture. `augment(picture, epoch, index)` makes a random crop; `index` is the
     image's place in `images`, from 0. `cache` is a dict that lasts for the training and is empty at first. In the next epoch
-    `images` may have another order and other images, because the images are shuffled again.
-    """
+    `images` may have another order and other images, because the images are shuffled again."""
     for training, names in (("", ["cat.png", "dog.png", "ship.png", "car.png"]), ("-2", ["dog.png", "cat.png", "ship.png"])):
         cache, decoded = {}, Counter()  # a second training has a cache of its own
         seen: list[list[str]] = []
@@ -134,8 +132,7 @@ def check_crop_offset(student: Student) -> Verdict:
     """Draw where image `index` is cropped in an epoch. The result depends on (seed, epoch, index) alone.
 
     Every rank gets the same number for the same three, in whatever order it asks, also in another process. Every epoch, every image
-    (there may be 50,000) and every seed draws anew. The numbers 0 to 8 are equally likely.
-    """
+    (there may be 50,000) and every seed draws anew. The numbers 0 to 8 are equally likely."""
     if "hash" in getattr(getattr(student.function, "__code__", None), "co_names", ()):
         raise NotYet(
             "crop_offset uses hash(). Python gives a text another hash in every process, so two ranks would crop the same image differently.",

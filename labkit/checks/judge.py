@@ -27,8 +27,7 @@ class Verdict:
     """What a check found. It is true if the function passed.
 
     `exercise` is the name of the student's function. `message` and `hint` are sentences; `picture` is fixed-width text, such as
-    a schedule or a table. `hint` and `picture` may be empty.
-    """
+    a schedule or a table. `hint` and `picture` may be empty."""
 
     passed: bool
     exercise: str
@@ -98,8 +97,7 @@ class Student:
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns, as plain Python: a list for a tuple, an array, a tensor or a generator.
 
-        Raises NotYet if the function cannot be called like this, raises, or returns None or `...`.
-        """
+        Raises NotYet if the function cannot be called like this, raises, or returns None or `...`."""
         call = self.text(*arguments)  # now: the function may change its arguments
         try:
             if self.parameters:
@@ -132,8 +130,7 @@ class Student:
         """Raise NotYet unless the function returns what is expected for these arguments.
 
         `mistakes` are known wrong answers, each with a sentence that explains it. `why` explains the right answer; it is shown for
-        every other wrong answer. The function gets copies of the arguments, so that it may change them.
-        """
+        every other wrong answer. The function gets copies of the arguments, so that it may change them."""
         value = self(*copy.deepcopy(arguments))
         if same(value, plain(expected)):
             return
@@ -159,8 +156,7 @@ class Student:
 def exercise(*, signature: str, returns: str) -> Callable[[Callable[[Student], Verdict]], Callable[[Any], Verdict]]:
     """Make a check that takes the student's function and always returns a Verdict.
 
-    `signature` is the line that the student writes, with types; `returns` says what the function returns, with its unit.
-    """
+    `signature` is the line that the student writes, with types; `returns` says what the function returns, with its unit."""
 
     def decorate(check: Callable[[Student], Verdict]) -> Callable[[Any], Verdict]:
         @functools.wraps(check)

@@ -120,8 +120,7 @@ def check_one_f_one_b(student: Student) -> Verdict:
 
     First the stage does as many forwards as there are stages after it (or all forwards, if there are fewer). Then it does one forward
     and one backward in turn, and at last the backwards that are left.
-    See Narayanan et al., "PipeDream: Generalized Pipeline Parallelism for DNN Training" (2019).
-    """
+    See Narayanan et al., "PipeDream: Generalized Pipeline Parallelism for DNN Training" (2019)."""
     pictures = {}
     for stages, micro_batches in SIZES:
         ran = ask(student, stages, micro_batches)
@@ -155,8 +154,7 @@ def check_bubble_share(student: Student) -> Verdict:
     """In which share of a step does a stage of a pipeline have nothing to do? The check compares it with a simulated GPipe schedule.
 
     All stages are equally slow. Do not round. See Huang et al., "GPipe: Efficient Training of Giant Neural Networks using Pipeline
-    Parallelism" (2019).
-    """
+    Parallelism" (2019)."""
     for stages, micro_batches in ((4, 8), (2, 1), (4, 4), (4, 16), (1, 8)):
         ran = drive([gpipe(micro_batches)] * stages)
         student.gives(
@@ -188,8 +186,7 @@ def check_may_update(student: Student) -> Verdict:
 
     `computing` lists the versions that the workers have read who are still computing, in any order; it may be empty. The server may
     update only if afterwards each of these workers is at most `bound` versions behind. Bound 0 is synchronous training.
-    See Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server" (2013).
-    """
+    See Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server" (2013)."""
     lines = []
     for version, computing, bound in (
         (5, [], 0),

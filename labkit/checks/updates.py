@@ -22,8 +22,7 @@ def check_rounded(student: Student) -> Verdict:
     """Round a number as a floating-point format does: to ±1.f × 2**e, where f has `fraction_bits` bits and e is any whole number.
 
     bf16 has 7 bits, fp16 has 10, fp32 has 23. math.frexp(x) gives (m, e) with x = m × 2**e and 0.5 <= |m| < 1. x may be 0 or
-    negative.
-    """
+    negative."""
     for x, bits, why in (
         (
             1.001,
@@ -70,8 +69,7 @@ def check_loss_scale(student: Student) -> Verdict:
 
     `largest` is the largest number of the format (65504 for fp16). A gradient may be negative, then its absolute value counts; at
     least one is not 0. The scale is a power of two, because dividing by it later changes no bit. It may be less than 1.
-    See Micikevicius et al., "Mixed Precision Training" (2017).
-    """
+    See Micikevicius et al., "Mixed Precision Training" (2017)."""
     for gradients, largest in (
         ([1e-6, 3e-4, 0.02], FP16_LARGEST),
         ([0.5, -30.0, 2.0], FP16_LARGEST),
@@ -122,8 +120,7 @@ def check_amp_step(student: Student) -> Verdict:
 
     If all gradients are finite, divide them by the scale, make the step w - lr × gradient, and keep the scale. If a gradient is
     infinite or not a number, keep the weights and halve the scale; it may become less than 1.
-    See Micikevicius et al. (2017); torch.amp.GradScaler also doubles the scale after 2000 good steps.
-    """
+    See Micikevicius et al. (2017); torch.amp.GradScaler also doubles the scale after 2000 good steps."""
     weights = [1.0, -2.0]
     for scaled, scale, lr in (
         ([8.0, -4.0], 8.0, 0.5),
@@ -175,8 +172,7 @@ def check_push(student: Student) -> Verdict:
 
     `weight` and `version` are the server's now. The worker computed `gradient` on the weight of `read_version`. The staleness is the
     number of updates between reading that weight and applying the gradient. The check plays three workers; one of them is slow.
-    See Li et al., "Scaling Distributed Machine Learning with the Parameter Server" (2014).
-    """
+    See Li et al., "Scaling Distributed Machine Learning with the Parameter Server" (2014)."""
     weight, version, seen = 4.0, 0, Counter()
     read = {worker: (weight, version) for worker in "abc"}
     for lr, workers in ((0.1, "aabacbbacb"), (0.75, "abcabc")):  # who pushes next; c is slow at first

@@ -40,8 +40,7 @@ class Draws:
     """What is drawn at random for an epoch (0, 1, ...) of `images` images.
 
     order: (images,), the indices in the order of training. offsets: (images, 2), the crop offset (dy, dx) of each image in
-    pixels of the padded image. flips: (images,), is the image mirrored?
-    """
+    pixels of the padded image. flips: (images,), is the image mirrored?"""
 
     def __init__(self, spec: Spec, images: int, epoch: int):
         # Two generators, since with cache=frozen the order changes from epoch to epoch, and the augmentation does not.

@@ -36,8 +36,7 @@ def prepare(name: str, cache: Path | None = None) -> Path:
 
     If the folder is not there, it is made, and files may be fetched for it: so call this in the parent, before any rank
     starts. Several processes may call it at the same time. Raises DatasetError for an unknown data set, for files that
-    cannot be had or are damaged, and for a folder that cannot be written.
-    """
+    cannot be had or are damaged, and for a folder that cannot be written."""
     info, cache = _known(name), Path(cache or cache_folder()).absolute()
     folder = cache / name / "arrays"
     if not os.path.lexists(folder):

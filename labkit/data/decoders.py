@@ -39,8 +39,7 @@ def _fashion_mnist(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray
 def _idx(data: bytes) -> np.ndarray:
     """An IDX file of unsigned bytes: 0, 0, 8, number of axes; the length of each (big-endian, 4 bytes); the values.
 
-    Source: the file format at the foot of http://yann.lecun.com/exdb/mnist/.
-    """
+    Source: the file format at the foot of http://yann.lecun.com/exdb/mnist/."""
     import numpy as np  # late: keeps numpy out of a process that does not need it
 
     start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
@@ -67,8 +66,7 @@ def _cifar(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
     """CIFAR's "python version": a tar of pickled batches, each a dict with data (n, 3 * 32 * 32 uint8) and labels.
 
     Only regular members with exactly the expected names are read, and in memory: a path in the archive is never used on disk.
-    Source: https://www.cs.toronto.edu/~kriz/cifar.html. Tested on archives made in the same way, not on the real ones.
-    """
+    Source: https://www.cs.toronto.edu/~kriz/cifar.html. Tested on archives made in the same way, not on the real ones."""
     import numpy as np  # late: keeps numpy out of a process that does not need it
 
     if info.name == "cifar10":
@@ -95,8 +93,7 @@ def _cifar(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
 def _synthetic(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ...]:
     """Images of the shape of CIFAR-100: one picture of coloured blocks per class, with noise. A network can learn the classes.
 
-    For checks on machines without a data set. Never use it for a published figure.
-    """
+    For checks on machines without a data set. Never use it for a published figure."""
     import numpy as np  # late: keeps numpy out of a process that does not need it
 
     random, count = np.random.RandomState(0), info.train_images + info.test_images

@@ -51,7 +51,6 @@ def three_caches() -> Figure:
 @drawn
 def batches_over_ranks() -> Figure:
     """One epoch on two ranks with 64, 128 and 256 images per rank: a larger batch means fewer steps, and fewer all-reduces."""
-
     images, ranks = DATASETS["digits"].train_images, 2
     s = Sheet(13, 5.9, "One epoch on two ranks: batch per rank and steps",
               f"Computed for the {images:,} training images of digits. Lengths are images per rank, not time.")  # fmt: skip

@@ -51,7 +51,6 @@ SIGN, EXPONENT, FRACTION = "#555555", "#f0a34a", "#a6cde8"
 @drawn
 def number_formats() -> Figure:
     """The bits of fp32, tf32, bf16 and fp16: the number of exponent bits sets the range, the number of fraction bits the precision."""
-
     s = Sheet(13, 7.2, "Bits of a number: exponent = range, fraction = precision", "Computed from the number of bits.")
     bit, left, high = 0.215, 0.95, 0.42
     for x, words in ((8.2, "largest"), (9.6, "smallest normal"), (11.5, "step above 1")):

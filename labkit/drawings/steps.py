@@ -170,8 +170,7 @@ def pushes(compute: list[float], until: float) -> list[tuple[int, float, float, 
     """The pushes to an asynchronous server until the time `until`: (worker, read at, applied at, version read, staleness).
 
     `compute`: how long each worker computes a gradient, in any unit of time. Messages and updates take no time, and a worker
-    reads the new weights as soon as its push is applied.
-    """
+    reads the new weights as soon as its push is applied."""
     read = [(0.0, 0)] * len(compute)
     applied, version = [], 0
     while True:

@@ -15,8 +15,7 @@ class Job:
     backend      of the process group: "gloo", "nccl", or "cpu:gloo,cuda:nccl"; "" starts no group
     threads      CPU threads of each process
     timeout_s    longest wait of one rank for another, in seconds
-    deadline_s   longest run of the whole job, in seconds
-    """
+    deadline_s   longest run of the whole job, in seconds"""
 
     target: str
     processes: int

@@ -39,8 +39,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
 
     Keys: rank, shard, epochs (a list of epoch, train_loss, test_acc_pct, ended_at), the peak memory in MiB, the figures of
     `Clock`, and strategy (what the strategy counted). Raises NotAResult if a loss or a weight is not finite, if the
-    images of an epoch were not trained once each, or if the ranks' weights differ at the end.
-    """
+    images of an epoch were not trained once each, or if the ranks' weights differ at the end."""
     progress.at("setup")
     memory = Memory(device)
     strategy, data, place, skeleton = build(spec, rank, device, data_folder)
@@ -76,8 +75,7 @@ def build(
     """What a rank needs before its first step: the strategy with its own copy of the model, the data, the place among the
     ranks, and a model without weights. Evaluation runs this model on the weights that the strategy's `state()` returns.
 
-    `wrap(model, spec, place)` makes the strategy; None: the strategy that the Spec names. (A probe gives another one.)
-    """
+    `wrap(model, spec, place)` makes the strategy; None: the strategy that the Spec names. (A probe gives another one.)"""
     wrap = wrap or strategy_class(spec.strategy)
     data = Data(spec, data_folder, device)
     place = Place(rank, spec.processes, device, data.steps_per_epoch, spec.epochs)
@@ -177,8 +175,7 @@ def check_images(shard, trained: list[np.ndarray], data: Data, epoch: int, place
     """Raise NotAResult, on every rank, unless the parts of the ranks together are every image of the epoch once.
 
     Ranks may share a part (the stages of a pipeline): a part counts once. No rank sends its indices. It sends their number
-    and a fingerprint of their set, and the sums of both over the parts must be those of the whole epoch.
-    """
+    and a fingerprint of their set, and the sums of both over the parts must be those of the whole epoch."""
     part, parts = shard if shard else (-1, 0)
     index = np.concatenate(trained)
     rows = gathered([part, parts, len(index), fingerprint_of_set(index)], place)

@@ -32,8 +32,7 @@ class Memory:
     """Peak memory of training in MiB.
 
     On CUDA: the peak of torch's allocator, without evaluation. On a CPU: by how much the peak resident set of the process
-    grew since this object was made; so make it before the data and the model.
-    """
+    grew since this object was made; so make it before the data and the model."""
 
     def __init__(self, device: torch.device):
         self.device, self.peak = device, 0.0
@@ -62,8 +61,7 @@ class Clock:
 
         step 1   step 2 | step 3   step 4   ...   step n | evaluation | step 1   ...
         warm-up         | timed: images_per_s            | eval_s     | timed
-        <-------------- train_s ------------------------>              <------- ...
-    """
+        <-------------- train_s ------------------------>              <------- ..."""
 
     def __init__(self, spec: Spec, device: torch.device, total_steps: int):
         self.device, self.warmup_steps = device, min(spec.warmup_steps, total_steps // 2)  # a short run has timed steps, too
@@ -113,8 +111,7 @@ class Progress:
     second.
 
     A thread writes the lines, so that the training loop only sets attributes. The lines have three uses: they are the
-    heartbeat of the rank, the source of the live view, and, if a run fails, the record of what each rank was doing.
-    """
+    heartbeat of the rank, the source of the live view, and, if a run fails, the record of what each rank was doing."""
 
     def __init__(self, events: Path, rank: int):
         self.rank, self.phase, self.epoch_index, self.step = rank, "start", 0, 0

@@ -58,8 +58,7 @@ def build_model(name: str, width: int, channels: int, classes: int, norm: str = 
     cost grows with the square of the width.
 
     Returns an `nn.Sequential` (stem, block, block, ..., head) that maps (b, channels, H, W) to (b, classes). Raises
-    KeyError for a name that is not in MODELS.
-    """
+    KeyError for a name that is not in MODELS."""
     #   stem        group 1      group 2        group 3        group 4        head
     #   width, HxW  width, HxW   2 width, H/2   4 width, H/4   8 width, H/8   mean over pixels, linear -> classes
     #

@@ -80,8 +80,7 @@ def tune_process(threads: int) -> None:
     """Threads before the first parallel operation; and malloc keeps freed memory instead of handing it back.
 
     glibc returns every large block to the kernel at once and pays a page fault for each 4 KiB when it gets the
-    next one: without this, a training step spends a tenth of its time there.
-    """
+    next one: without this, a training step spends a tenth of its time there."""
     torch.set_num_threads(threads)
     with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing to tune
         libc, m_trim_threshold, m_mmap_threshold = ctypes.CDLL("libc.so.6"), -1, -3

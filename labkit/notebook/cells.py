@@ -64,8 +64,7 @@ class Picture:
 class Grid:
     """A table.
 
-    `lines`: one dict for each line. `headings`: {key of the lines: heading of its column}, in the order of the columns.
-    """
+    `lines`: one dict for each line. `headings`: {key of the lines: heading of its column}, in the order of the columns."""
 
     lines: list[dict[str, Any]] = field(repr=False)
     headings: dict[str, str] = field(repr=False)
@@ -98,8 +97,7 @@ class Grid:
     def __str__(self) -> str:
         """The table as plain text, every column aligned at the right.
 
-        Without pandas: its import takes longer than all tables of a notebook.
-        """
+        Without pandas: its import takes longer than all tables of a notebook."""
         columns = [[heading, *(cell_text(line.get(key)) for line in self.lines)] for key, heading in self.headings.items()]
         padded = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns]
         lines = ["  ".join(row) for row in zip(*padded, strict=True)]
@@ -126,8 +124,7 @@ def say(*cases: tuple[Any, str] | str) -> Text:
 
     A case is (condition, text). The last case may be a text alone, for every other outcome. A condition is None if a figure that
     it needs is missing, because a row did not run. Such a case is skipped, and then the text for every other outcome is not used
-    either; the result says that this was not measured. Raises ValueError if no case fits.
-    """
+    either; the result says that this was not measured. Raises ValueError if no case fits."""
     unmeasured = False
     for case in cases:
         condition, text = (not unmeasured, case) if isinstance(case, str) else case
@@ -144,8 +141,7 @@ def tell(ratio: float | None, *, more: str, less: str, same: str, within: float 
     """One of three texts: `more` if the ratio is above 1 + within, `less` if it is below 1 / (1 + within), else `same`.
 
     In the texts, {times} becomes the ratio and {percent} its distance from 1. A ratio of None means that a row that is needed did
-    not run here; the result says so.
-    """
+    not run here; the result says so."""
     if ratio is None:
         return say((None, ""))
     if ratio > 1 + within:
@@ -168,8 +164,7 @@ def interactive() -> bool:
     The server names its session to its kernels. A papermill that was started from a cell inherits the name, and so does its
     kernel: then the parent process has the same name.
 
-    The environment variable LABKIT_WIDGETS=0 or 1 overrides this.
-    """
+    The environment variable LABKIT_WIDGETS=0 or 1 overrides this."""
     asked, session = os.environ.get("LABKIT_WIDGETS"), os.environ.get("JPY_SESSION_NAME")
     if asked in ("0", "1"):
         return asked == "1"
@@ -178,7 +173,6 @@ def interactive() -> bool:
 
 def _of_parent(variable: str) -> str | None:
     """What a variable was when our parent process started; None if it was not set, or may not be read."""
-
     try:
         return psutil.Process(os.getppid()).environ().get(variable)
     except (psutil.Error, OSError):

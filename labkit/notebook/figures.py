@@ -15,7 +15,6 @@ from labkit.system.fonts import check_backend
 
 def drawing(name: str) -> Picture:
     """A drawing that explains something; `labkit.drawings.gallery` lists the names. Raises SpecError for an unknown name."""
-
     check_backend()
     from labkit.drawings import gallery as drawings  # late: keeps matplotlib out of a process that does not need it
 
@@ -37,7 +36,6 @@ def networks() -> Grid:
 
 def check_machine() -> Grid:
     """Problems of this machine that could disturb a run, and what to do about them: `labkit doctor` as a table."""
-
     return Grid(
         [vars(finding) for finding in examine()], {"level": "", "what": "checked", "text": "result", "remedy": "what to do"}
     )
@@ -70,7 +68,6 @@ AGREEMENT |= {"hardly": "almost no common order", "reversed": "the opposite orde
 
 def agreement(ran: Ran) -> Grid:
     """Do all rows together have the published order? Rank correlations (Spearman's rho, Kendall's tau), and numbers of pairs of rows."""
-
     lines = [
         {**one, **one["kinds"], "figure": METRIC[one["figure"]].title["en"], "level": AGREEMENT[one["level"]]}
         for one in ranks(ran.rows())
@@ -113,8 +110,7 @@ def staleness(ran: Ran) -> Picture | Text:
 def timeline(trace: Any, step: int = 0) -> Picture | Text:
     """The timeline of one recorded step: what every rank did, and when.
 
-    `trace` None: the row cannot run here; a sentence says so.
-    """
+    `trace` None: the row cannot run here; a sentence says so."""
     from labkit.plots.traces import timeline_figure  # late: keeps matplotlib out of a process that does not need it
 
     return Picture(timeline_figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE

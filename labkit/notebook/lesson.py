@@ -26,8 +26,7 @@ class Lesson:
     the profile.
 
     `fresh`: True trains again rows that have a result; a time (Unix seconds) trains again only results that are older. Raises
-    SpecError for an argument with a wrong value or type; the message says how to pass it to papermill.
-    """
+    SpecError for an argument with a wrong value or type; the message says how to pass it to papermill."""
 
     def __init__(
         self,
@@ -66,8 +65,7 @@ class Lesson:
         """Commit a guess before the run: rows by name, the factor as a number. Without an argument, the guess is as published.
 
         In JupyterLab this shows a card with the questions; elsewhere it shows a table with the guesses. Raises SpecError for a
-        row that does not run here, and for a factor below 1.
-        """
+        row that does not run here, and for a factor below 1."""
         asked = {"fastest": fastest, "factor": factor, "least_memory": least_memory, "most_accurate": most_accurate}
         for key, value in asked.items():
             if value:
@@ -83,8 +81,7 @@ class Lesson:
     def commit(self, key: str, value: Any) -> None:
         """Set one guess.
 
-        `key`: a key of QUESTIONS. Raises SpecError for a row that does not run here, and for a factor below 1.
-        """
+        `key`: a key of QUESTIONS. Raises SpecError for a row that does not run here, and for a factor below 1."""
         if key in ROW_QUESTIONS:
             value = self.plan.name_here(value)
             if value not in self.choices():
@@ -104,9 +101,7 @@ class Lesson:
         trained again.
 
         `overrides`: Spec fields on top of those of the lesson. A row that fails is a line with its reason. An interrupt ends all
-        processes, and KeyboardInterrupt is raised. Raises SpecError for a bad value before any process starts.
-        """
-
+        processes, and KeyboardInterrupt is raised. Raises SpecError for a bad value before any process starts."""
         asked, changed = rows or self.group.rows, {**self.overrides, **overrides}
         before = kept(asked, self.profile, changed)
         expected = {name: line["total_time_s"] for name, line in before.lines.items() if line["total_time_s"]}
@@ -130,9 +125,7 @@ class Lesson:
         """A trace of a few steps of a row at the profile of this lesson (see `labkit.probes.trace.trace`), or None if it cannot
         run here.
 
-        `exchange`: False switches communication between ranks off. `overrides`: Spec fields on top of those of the lesson.
-        """
-
+        `exchange`: False switches communication between ranks off. `overrides`: Spec fields on top of those of the lesson."""
         changed = {**self.overrides, **overrides}
         runnable = plan([row], self.profile, changed).runnable
         if not runnable:
@@ -193,8 +186,7 @@ class Lesson:
 def as_published(group: params.Group, planned: Plan) -> dict[str, Any]:
     """The guesses that agree with the published table: its best rows, by the names of the rows that run here.
 
-    Keys: those of QUESTIONS.
-    """
+    Keys: those of QUESTIONS."""
     published, runnable = published_by_name(), {row.name for row in planned.runnable}
     known = {name: published[name] for name in group.rows if name in published and planned.name_here(name) in runnable}
     if not known:  # no published row runs here: guess the first row, and no difference

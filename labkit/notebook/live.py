@@ -149,7 +149,6 @@ class Live:
 
 def steps_per_epoch(spec: Any) -> int:
     """The number of full steps in an epoch, at least 1."""
-
     return max(1, (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step)
 
 
@@ -202,8 +201,7 @@ def final_view(title: str, lines: list[dict[str, Any]], results: Results, called
     """All runs as bars (see `run_bars`), and below them the rows without a result. `called_at`: Unix seconds of the call,
     which took `seconds`.
 
-    Kept results of an earlier call are paler, and their times are those of the earlier call.
-    """
+    Kept results of an earlier call are paler, and their times are those of the earlier call."""
     runs = []
     for line in lines:
         repeats = results.get(line["name"], [])

@@ -28,8 +28,7 @@ class Ran:
 
     def value(self, key: str, name: str) -> float | None:
         """The median of a figure (images_per_s, best_acc_pct, max_mem_mib, total_time_s, ...) of a row; None if the row has no
-        result.
-        """
+        result."""
         line = self.lines.get(self.name_here(name))
         return line[key] if line and line["status"] == "ok" else None
 
@@ -49,8 +48,7 @@ class Ran:
 
     def us_per_image(self, name: str) -> tuple[float, float] | tuple[None, None]:
         """Microseconds per image and rank: (waiting for images, the rest of training), in the first repeat that ended well; else
-        (None, None).
-        """
+        (None, None)."""
         result = self.first(name)
         if result is None:
             return None, None
@@ -64,8 +62,7 @@ class Ran:
 
     def points(self, one: str, other: str) -> float | None:
         """Accuracy of `one` minus accuracy of `other`, in percentage points; None if either is missing, or if both names mean the
-        same run.
-        """
+        same run."""
         a, b = self.value("best_acc_pct", one), self.value("best_acc_pct", other)
         return a - b if a is not None and b is not None and self.name_here(one) != self.name_here(other) else None
 
@@ -80,8 +77,7 @@ class Ran:
 
     def order(self, key: str, one: str, other: str) -> int | None:
         """1 if the figure of `one` is larger, -1 if smaller, 0 if the two are indistinguishable (see `verdict.order`); None if
-        either is missing.
-        """
+        either is missing."""
         rows = [verdict.Row(name, good=self.results.get(name, [])) for name in (self.name_here(one), self.name_here(other))]
         if not all(row.values(key) for row in rows) or rows[0].name == rows[1].name:
             return None
@@ -94,8 +90,7 @@ class Ran:
     def best(self, key: str, least: bool = False) -> str | None:
         """The name of the row with the largest figure (`least`: the smallest); None if no row has it.
 
-        A figure of 0 does not count.
-        """
+        A figure of 0 does not count."""
         values = {name: self.value(key, name) for name in self.results}
         known = {name: value for name, value in values.items() if value}
         if not known:
@@ -129,8 +124,7 @@ class Ran:
     def ratios(self, group: params.Group) -> Grid:
         """Each row relative to the first row of a group, here and as published.
 
-        Absolute figures of two machines are never compared.
-        """
+        Absolute figures of two machines are never compared."""
         facts = of_group(group, self.rows())
         lines: list[dict[str, Any]] = []
         for row in facts["rows"]:

@@ -18,8 +18,7 @@ COLOURS = {"+": ("#e6f4ea", "#137333"), "-": ("#fce8e6", "#a50e0e"), " ": ("tran
 def diff(one: str, other: str) -> Html:
     """The difference between two strategy files, line by line: "-" only in `one`, "+" only in `other`.
 
-    Raises SpecError for a name that is not a strategy.
-    """
+    Raises SpecError for a name that is not a strategy."""
     before, after = (strategy_file(name).read_text(encoding="utf-8").splitlines() for name in (one, other))
     lines = [line for line in difflib.ndiff(before, after) if not line.startswith("?")]
     added, removed = (len([line for line in lines if line.startswith(sign)]) for sign in "+-")
@@ -37,8 +36,7 @@ def code(name: str) -> Text:
     """The source of a strategy ("ddp"), of a part of it ("collective.Collective.flat"), or of anything in labkit
     ("data.batches.Draws").
 
-    Raises SpecError for a name that labkit does not have.
-    """
+    Raises SpecError for a name that labkit does not have."""
     if name in STRATEGIES:
         return fenced(f"labkit/strategies/{name}.py", strategy_file(name).read_text(encoding="utf-8"))
     parts = ["strategies", *name.split(".")] if name.partition(".")[0] in STRATEGIES else name.split(".")

@@ -124,8 +124,7 @@ def prediction_card(lesson: Any) -> Any:
 def comparison(label: str = "quick", x: str = "max_mem_mib", y: str = "images_per_s") -> Any:
     """A widget that shows two figures of a profile's results against each other. Without JupyterLab: one picture.
 
-    `label`: the name of the results folder, such as "quick" or "quick+epochs=1". `x`, `y`: keys of METRIC.
-    """
+    `label`: the name of the results folder, such as "quick" or "quick+epochs=1". `x`, `y`: keys of METRIC."""
     from labkit.plots.lessons import comparison_figure  # here, so that a process without pictures does not import matplotlib
 
     def comparison_picture(names: Any, across: str, up: str) -> Picture:

@@ -35,8 +35,7 @@ TIMES = {  # key of results.table.time_parts: label, colour, hatch
 def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
     """The figure of a group, or None if none of its rows ran.
 
-    Names of rows are short: without resnet18, cacheFalse and ampFalse.
-    """
+    Names of rows are short: without resnet18, cacheFalse and ampFalse."""
     matched = match_rows(group, every_row)
     if not matched:
         return None
@@ -64,8 +63,7 @@ def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
 
 def draw_bars(axes: Axes, rows: Results, looks: dict[str, Any], key: str, form: str) -> None:
     """A bar for each row, the first on top: the median of `key`, printed with the format `form`; repeated rows also show minimum
-    and maximum.
-    """
+    and maximum."""
     for y, (name, repeats) in enumerate(rows.items()):
         values, value = [getattr(result, key) for result in repeats], median(repeats, key)
         axes.barh(y, value, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", height=0.66)
@@ -85,8 +83,7 @@ def draw_bars(axes: Axes, rows: Results, looks: dict[str, Any], key: str, form: 
 def rows_axis(axes: Axes, rows: Results, names: bool = True) -> None:
     """Give the y axis one position for each row, the first on top.
 
-    `names` False: without names, since the panel at the left has them.
-    """
+    `names` False: without names, since the panel at the left has them."""
     labels = [two_lines(short_name(name), 22) if names else "" for name in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=11)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -113,8 +110,7 @@ def draw_memory(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
 def draw_ratios(axes: Axes, matched: list[MatchedRow], looks: dict[str, Any]) -> None:
     """Panel: images/s divided by those of the first row.
 
-    Filled: measured here; hollow: published, if the pair may be compared.
-    """
+    Filled: measured here; hollow: published, if the pair may be compared."""
     first, any_published, ends = matched[0], False, [1.0]
     base, base_published = first.row.median("images_per_s"), first.published
     axes.axvline(1, color="#999999", linewidth=1)
@@ -210,8 +206,7 @@ def draw_curves(axes: Axes, rows: Results, looks: dict[str, Any], curve: Curve, 
 def spread(values: list[float], gap: float, low: float, high: float) -> list[float]:
     """Positions near the values and in their order, at least `gap` apart.
 
-    They stay between `low` and `high` if they fit there.
-    """
+    They stay between `low` and `high` if they fit there."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     placed = [0.0] * len(values)
     floor = low

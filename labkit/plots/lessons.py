@@ -43,8 +43,7 @@ def accuracy_figure(rows: Results) -> Figure:
 def factor_ladder(rows: Results) -> Figure:
     """Images/s of the rows in the given order, each also as a factor relative to the row before.
 
-    Rows that were not timed are left out.
-    """
+    Rows that were not timed are left out."""
     rows = {name: repeats for name, repeats in rows.items() if median(repeats, "images_per_s") > 0}
     names, looks = list(rows), row_looks(rows)
     figure = Figure(figsize=(max(7.5, 1.5 + 2.3 * len(rows)), 4.8), layout="constrained")
@@ -111,8 +110,7 @@ def staleness_figure(late: dict[str, dict[int, int]]) -> Figure:
 def comparison_figure(rows: Results, x: str, y: str) -> Figure:
     """Two measured figures (keys of METRIC) against each other, with a named point for each row.
 
-    Raises SpecError for an unknown key.
-    """
+    Raises SpecError for an unknown key."""
     for key in (x, y):
         if key not in METRIC:
             raise SpecError(f"{key!r}: no figure of a result{nearest(key, METRIC)}")

@@ -146,8 +146,7 @@ def save_plots(rows: list[Row], folder: Path) -> list[Path]:
     """Write the overviews, and a figure for each group with a row that ran, as PNG and SVG files into `folder`. Returns their
     paths.
 
-    Writes nothing, and returns an empty list, if no row ended well. The same results give the same bytes.
-    """
+    Writes nothing, and returns an empty list, if no row ended well. The same results give the same bytes."""
     results = {row.name: row.good for row in rows if row.good}
     if not results:
         return []
@@ -164,8 +163,7 @@ def save_plots(rows: list[Row], folder: Path) -> list[Path]:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as <stem>.png and <stem>.svg; return their paths.
 
-    Without date and software, so that the same figure gives the same bytes.
-    """
+    Without date and software, so that the same figure gives the same bytes."""
     written = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         content = io.BytesIO()

@@ -82,8 +82,7 @@ def in_fixed_order(strategies: Iterable[str]) -> list[str]:
 def row_looks(rows: Results) -> dict[str, dict[str, Any]]:
     """For each row a colour, hatch, marker and dash.
 
-    Rows of one strategy have shades of its colour, and differ in hatch, marker and dash.
-    """
+    Rows of one strategy have shades of its colour, and differ in hatch, marker and dash."""
     looks, used = {}, dict.fromkeys(map(strategy, rows.values()), 0)
     for name, repeats in rows.items():
         i, (colour, marker) = used[strategy(repeats)], strategy_look(repeats)
@@ -124,8 +123,7 @@ def bilingual(number: int, title_en: str, title_zh: str) -> str:
 def two_lines(name: str, longest: int = 20) -> str:
     """A row's name.
 
-    If it has more than `longest` characters, it is broken into two lines: before its settings, or near its middle.
-    """
+    If it has more than `longest` characters, it is broken into two lines: before its settings, or near its middle."""
     settings = [at for at in (name.find(word, 1) for word in ("_cache", "_amp", "+", " (")) if at > 0]
     cuts = settings or [i for i, letter in enumerate(name) if letter == "_" and i]
     if len(name) <= longest or not cuts:
@@ -147,8 +145,7 @@ def median(repeats: Repeats, key: str) -> float:
 def origin_text(results: Results, figures: str) -> str:
     """The text about the origin of the data: data set, width, machine, and number of runs.
 
-    `figures`: what is shown of them ("medians").
-    """
+    `figures`: what is shown of them ("medians")."""
     every = [result for repeats in results.values() for result in repeats]
     data = dict.fromkeys(f"{r.spec.dataset} at width {r.spec.width}" for r in every)
     cuda = [" + ".join(dict.fromkeys(r.machine.cuda)) for r in every]
@@ -161,8 +158,7 @@ def origin_text(results: Results, figures: str) -> str:
 def legend(axes: Any, results: Results, marker: str = "", **place: Any) -> None:
     """Add a legend with the strategies of these results, each with its colour and its marker (or `marker`).
 
-    `place`: see Axes.legend.
-    """
+    `place`: see Axes.legend."""
     looks = {strategy(repeats): strategy_look(repeats) for repeats in results.values()}
     handles = []
     for name in in_fixed_order(looks):
@@ -221,8 +217,7 @@ def place_name(axes: Axes, name: str, point: tuple[float, float], offset: tuple[
 
 def anchor(direction: float) -> float:
     """The part of a box before its anchor: 0 if the box extends in the positive direction, 1 in the negative, 0.5 if it is
-    centred.
-    """
+    centred."""
     if direction > 0:
         return 0.0
     return 1.0 if direction < 0 else 0.5
@@ -231,7 +226,6 @@ def anchor(direction: float) -> float:
 def overlap(one: Box, two: Box) -> float:
     """The area that two boxes share.
 
-    Own code, because matplotlib's takes 100 times as long, and `name_points` asks thousands of times.
-    """
+    Own code, because matplotlib's takes 100 times as long, and `name_points` asks thousands of times."""
     wide, high = min(one[2], two[2]) - max(one[0], two[0]), min(one[3], two[3]) - max(one[1], two[1])
     return wide * high if wide > 0 and high > 0 else 0.0

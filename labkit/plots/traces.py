@@ -26,8 +26,7 @@ HELD = {  # colour, hatch
 def timeline_figure(trace: Trace, step: int = 0) -> Figure:
     """One recorded step: a lane for each rank (and each replica), time to the right in ms.
 
-    The micro-batches of a pipeline are numbered.
-    """
+    The micro-batches of a pipeline are numbered."""
     begin = min(rank["steps"][step][0] for rank in trace.ranks)
     end = max(rank["steps"][step][1] for rank in trace.ranks)
     several = any(event[3] > 0 for events in trace.step(step).values() for event in events)
@@ -105,8 +104,7 @@ def split_figure(traces: dict[str, Trace]) -> Figure:
 @styled
 def holds_figure(traces: dict[str, Trace]) -> Figure:
     """The tensors that each rank holds, in MiB: parameters, gradients and optimizer state between steps; activations at their
-    peak.
-    """
+    peak."""
     bars = [(label, trace, rank) for label, trace in traces.items() for rank in trace.ranks]
     figure = Figure(figsize=(12, 1.9 + 0.45 * len(bars)), layout="constrained")
     axes = figure.add_subplot()

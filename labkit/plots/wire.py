@@ -11,8 +11,7 @@ from labkit.probes.wire import WAYS, fit
 
 def wire_figure(lines: list[dict[str, Any]]) -> Any:
     """Time over size of a message, both logarithmic. `lines`: what `labkit.probes.wire.wire` returns. One named curve for each
-    way to send, with its latency and bandwidth.
-    """
+    way to send, with its latency and bandwidth."""
     looks = {"all_reduce": ("#1f5fa8", "s", "-"), "ring": ("#2f8f5b", "v", "--"), "copy": ("#262626", "o", ":")}
 
     def draw() -> Figure:

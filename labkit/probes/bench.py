@@ -78,7 +78,6 @@ def medians(turns: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, flo
 
 def tutorial(turns: int) -> dict[str, Any]:
     """Training throughput compared with DDP as in the tutorials; Fashion-MNIST 8,192, width 16, 2 ranks x 128, one thread each."""
-
     environment = {**os.environ, **helper_environment()}
 
     def plain(workers: int) -> dict[str, float]:

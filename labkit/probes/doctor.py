@@ -51,7 +51,6 @@ def examine() -> list[Finding]:
 
 def torch_build() -> Findings:
     """Can a rank start and import torch, and which backends does torch have?"""
-
     try:
         answer = in_a_rank("labkit.probes.doctor:torch_of_a_rank")
     except RunFailed as failed:
@@ -97,7 +96,6 @@ def fonts() -> Findings:
 
 def data_sets() -> Findings:
     """Where the images of each data set are, or how to get them."""
-
     for name in DATASETS:
         text = datasets.where(name)
         if text.startswith("not here: "):
@@ -108,7 +106,6 @@ def data_sets() -> Findings:
 
 def runs_folder() -> Findings:
     """Can results be written, and is there room for them?"""
-
     folder = folders.runs_folder().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     try_folder(existing)

@@ -61,7 +61,6 @@ def arithmetic() -> Findings:
 
 def environment() -> Findings:
     """Variables of the environment that change speed."""
-
     if not (found := tuning.outside_settings()):
         yield "ok", "nothing is set that changes the speed of torch, its libraries or malloc"
     for name, value in found.items():

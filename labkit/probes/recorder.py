@@ -26,8 +26,7 @@ class Recorder:
     the message; the message itself travels in another thread.
 
     `events`: [kind, lane, layer, micro-batch, start, end]. A lane is a replica of DataParallel, else 0. start and end: seconds of
-    the monotonic clock, which is the same for all processes of a host.
-    """
+    the monotonic clock, which is the same for all processes of a host."""
 
     def __init__(self, strategy: Any, device: torch.device):
         self.device, self.events = device, []

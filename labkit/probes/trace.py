@@ -45,8 +45,7 @@ class Trace:
     steps    [start, end] of each recorded step
     holds    bytes of "parameters", "gradients", "optimizer" state, and "activations" kept for backward, at their peak
 
-    start and end are in seconds since the first recorded step began. `exchange`: False if the ranks did not communicate.
-    """
+    start and end are in seconds since the first recorded step began. `exchange`: False if the ranks did not communicate."""
 
     spec: Spec
     exchange: bool
@@ -129,9 +128,7 @@ def trace(
 
     exchange=False: the same ranks train the same shards, and do not communicate (each trains as `single`). Their weights
     become different, so it is no training; its time is what the computation alone takes. Raises SpecError for a row that
-    this machine cannot run, or that cannot compute without an exchange, and for a wrong `steps`; RunFailed if a rank fails.
-    """
-
+    this machine cannot run, or that cannot compute without an exchange, and for a wrong `steps`; RunFailed if a rank fails."""
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
         raise SpecError(f"steps={steps!r}: must be a whole number from 1 to 1000")
     planned = plan([row], profile, overrides)
@@ -174,7 +171,6 @@ def trace(
 
 def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: str, steps: int, exchange: bool) -> dict[str, Any]:
     """One rank of a trace, in its own process: returns {"rank", "events", "steps", "holds"}, with times of the monotonic clock."""
-
     import torch  # late: keeps torch out of a process that does not need it
 
     from labkit.engine.loop import build  # late: keeps torch out of a process that does not need it

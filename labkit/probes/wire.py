@@ -33,9 +33,7 @@ def wire(
     (at most three from LARGE bytes on). `sizes`: in bytes. The result is kept in runs/probes/wire/, and read again while
     nothing has changed; fresh=True measures again.
 
-    Raises SpecError for a wrong number of ranks and for a backend that this machine cannot run; RunFailed if a rank fails.
-    """
-
+    Raises SpecError for a wrong number of ranks and for a backend that this machine cannot run; RunFailed if a rank fails."""
     if backend not in ("gloo", "nccl"):
         raise SpecError(f"backend={backend!r}: must be gloo or nccl")
     if not 2 <= ranks <= 64:

@@ -59,8 +59,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     error       class and message, cut to MESSAGE_CHARACTERS
     at          seconds of the monotonic clock, which all processes of a host share: who failed first
     oom         memory ran out
-    lost_peer   it only says that another rank did not answer
-    """
+    lost_peer   it only says that another rank did not answer"""
     classes = [one.__name__ for one in type(error).__mro__]
     message = readable(lambda: str(error), MESSAGE_CHARACTERS)
     lowered = message.lower()

@@ -23,8 +23,7 @@ class RankView:
 
     exitcode    None while it lives, < 0: the signal that ended it
     silent_s    seconds since its last event, which comes every second
-    still_s     seconds since it last came to another step or phase
-    """
+    still_s     seconds since it last came to another step or phase"""
 
     rank: int
     pid: int

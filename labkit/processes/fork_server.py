@@ -49,8 +49,7 @@ def warm(wait: bool = False) -> None:
 
     One that imported the code before a file of it was edited is replaced: a student's change counts from the next run on. So is
     one that was stopped, whose socket somebody removed, or that was started with other settings of torch in its environment,
-    which its forks inherit. Raises RunFailed if it cannot be started.
-    """
+    which its forks inherit. Raises RunFailed if it cannot be started."""
     global _imported
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for CUDA any other way would spoil it for forks
     context = multiprocessing.get_context("forkserver")
@@ -77,8 +76,7 @@ def start(process: Any, give_up: Callable[[], bool] = lambda: False) -> None:
     """Start a process as a fork of the server, which may first have to import torch.
 
     `give_up` is asked ten times a second. Raises RunFailed if it says so, if the server was stopped, or if it ended; the
-    next `warm` then starts another one.
-    """
+    next `warm` then starts another one."""
     over, why = threading.Event(), []
     watcher = threading.Thread(target=_watch_start, args=(over, why, give_up), daemon=True)
     try:

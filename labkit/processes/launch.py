@@ -56,8 +56,7 @@ def launch(job: Job, on_progress: Callable[[list[dict[str, Any]]], None] | None 
 
     `on_progress` is called a few times a second, in this thread, with the latest event of each rank. Raises RunFailed,
     which names the rank and the reason, ValueError for a target that another process could not find; KeyboardInterrupt passes
-    through. On every way out no rank is left.
-    """
+    through. On every way out no rank is left."""
     if not isinstance(job.target, str) or job.target.startswith("__main__:") or "<" in job.target:
         raise ValueError(
             f"target {job.target}: a function defined in a cell or script cannot run in another process; put it in a module"

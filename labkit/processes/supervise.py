@@ -101,8 +101,7 @@ def supervise(job: Job, ranks: list[Rank], on_progress: Callable | None) -> list
                         rank 1   ---step---killed
         this process    .  .  .  .  .  .  .  .  .  .  |<- GRACE_S ->| diagnose
 
-    A rank that fails takes the others with it. So the first sign of trouble is not the end: the cause gets GRACE_S to show.
-    """
+    A rank that fails takes the others with it. So the first sign of trouble is not the end: the cause gets GRACE_S to show."""
     watched, stopped = Watched(), 0
     first_trouble: float | None = None
     while True:

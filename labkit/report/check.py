@@ -36,8 +36,7 @@ def check_report(profile: str, overrides: dict[str, Any], path: Path, rewrite: b
     plots/. `rewrite`: replace each file that differs.
 
     Raises SpecError for an unknown profile or a bad override, Unreadable for results that were edited, OSError if there is no
-    report, or no results.
-    """
+    report, or no results."""
     path = path.absolute()
     if (path.parent / FILE).exists():
         source = published_source(path.parent / FILE, settings_of(profile, overrides))

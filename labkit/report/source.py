@@ -28,8 +28,7 @@ PARTS = ("rows", "notebooks", "results")  # lists of the file, one item a line
 class Source:
     """A profile's rows, what became of them, and how the notebooks ended. `folder`: the profile's result folders.
 
-    `lines`: of a published report, where each run stands in its file, by row name and repeat, counted from 1; else empty.
-    """
+    `lines`: of a published report, where each run stands in its file, by row name and repeat, counted from 1; else empty."""
 
     profile: params.Profile
     overrides: dict[str, Any]

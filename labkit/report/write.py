@@ -53,8 +53,7 @@ def write_report(
     the repository's published report.
 
     Raises SpecError for an unknown profile or language, or a bad override; OSError where no row has a result, and there is a report
-    that shows some, or one is to be published or to be classic.
-    """
+    that shows some, or one is to be published or to be classic."""
     from labkit.plots.overviews import save_plots  # late: keeps matplotlib out of a process that does not need it
 
     languages, source = checked(languages), from_folders(profile, overrides or {})

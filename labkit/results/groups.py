@@ -13,8 +13,7 @@ def of_group(group: params.Group, rows: list[Row]) -> dict[str, Any]:
     """A group as a report shows it. `rows`: all rows of the plan, whether they ran or not.
 
     In the result, "rows" has one entry for each row that ran, with its ratios (see `ratios`). "verdicts" has one entry for each
-    compared figure if at least two rows ran, else none. "nobody" and "folded" name the missing rows (see `missing_rows`).
-    """
+    compared figure if at least two rows ran, else none. "nobody" and "folded" name the missing rows (see `missing_rows`)."""
     matched = match_rows(group, rows)
     return {
         "number": group.number,
@@ -34,8 +33,7 @@ def of_group(group: params.Group, rows: list[Row]) -> dict[str, Any]:
 def compared_text(group: params.Group) -> dict[str, str]:
     """What a group compares, by language, from the published table of groups.
 
-    For a group that is not in it: the names of its rows.
-    """
+    For a group that is not in it: the names of its rows."""
     published = params.compares().get(group.number)
     if published:
         return {"en": published["compares"], "zh": published["compares_zh"]}
@@ -46,8 +44,7 @@ def row_ratios(one: MatchedRow, first: MatchedRow) -> list[dict[str, Any]]:
     """Each compared figure of a row, relative to the first row of its group: a ratio, or points of accuracy.
 
     "here": as measured; "published": as published; each a number as text, or None if there is nothing to compare. "nccl": the
-    published figure is that of an NCCL row.
-    """
+    published figure is that of an NCCL row."""
     cells = []
     for metric in COMPARED:
         value, base = one.row.median(metric.key), first.row.median(metric.key)
@@ -64,8 +61,7 @@ def missing_rows(group: params.Group, rows: list[Row]) -> dict[str, Any]:
     """The rows of the group that did not run on this machine.
 
     "nobody": rows for which no other row ran. "folded": [row, stand-in] where the stand-in is itself a row of this group, so that
-    one row stands for both.
-    """
+    one row stands for both."""
     ran, stand_ins = {row.name for row in rows if row.good}, names_here(group, rows)
     missing = {name: stand_in for name, stand_in in stand_ins.items() if name not in ran}
     return {

@@ -21,8 +21,7 @@ class Metric:
     best        "most" or "least": which is better; "" for a part of another figure
     published   column of params/published_results.csv, or ""
     heading_as_published  of that column
-    compared    how two rows are compared: "ratio", "points" (a difference), or "" (not at all)
-    """
+    compared    how two rows are compared: "ratio", "points" (a difference), or "" (not at all)"""
 
     key: str
     digits: int

@@ -83,8 +83,7 @@ def distinct_values(results: list[Result], of_result: Callable[[Result], Any]) -
 def notes(profile: Profile, overrides: dict[str, Any], results: list[Result]) -> list[dict[str, Any]]:
     """What a reader must know before comparing rows.
 
-    Each note has a `kind`, which names its text (note.<kind> in templates/words.*.yaml), and the values that the text needs.
-    """
+    Each note has a `kind`, which names its text (note.<kind> in templates/words.*.yaml), and the values that the text needs."""
     collected: list[dict[str, Any]] = []
     for what, of_result in ONE_PER_REPORT.items():
         values = distinct_values(results, of_result)

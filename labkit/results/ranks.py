@@ -17,8 +17,7 @@ MOSTLY, PARTLY = 0.7, 0.3  # the smallest Spearman's rho of these levels
 def agreement(rows: list[Row]) -> list[dict[str, Any]]:
     """How well the order of all rows agrees with the published order: one dict for each compared figure (see `metric_agreement`).
 
-    A Gloo row that stands for an NCCL row is compared with the published NCCL row, as in its group.
-    """
+    A Gloo row that stands for an NCCL row is compared with the published NCCL row, as in its group."""
     everything = params.Group(0, params.PARAMS, "", "", "", "", tuple(params.all_names()))
     matched = [one for one in match_rows(everything, rows) if one.published]
     if any(one.nccl for one in matched):  # then Gloo rows with published Gloo figures are not comparable: see verdict.comparable
@@ -30,8 +29,7 @@ def metric_agreement(metric: Metric, matched: list[MatchedRow]) -> dict[str, Any
     """The agreement of one figure over rows that have it.
 
     "n": the number of rows. "spearman", "kendall": correlations as text, None with fewer than FEWEST rows. "level": the word for
-    rho. "pairs": the number of pairs of rows; "kinds": how many pairs are of each kind (see verdict.KINDS).
-    """
+    rho. "pairs": the number of pairs of rows; "kinds": how many pairs are of each kind (see verdict.KINDS)."""
     here = [one.row.median(metric.key) or 0.0 for one in matched]
     published = [one.published[metric.published] for one in matched if one.published]
     kinds = Counter(compare_pair(metric, one, two)["kind"] for one, two in itertools.combinations(matched, 2))
@@ -81,8 +79,7 @@ def spearman(one: list[float], two: list[float]) -> float | None:
 def kendall(one: list[float], two: list[float]) -> float | None:
     """Kendall's tau-b: (pairs in the same order - pairs in the opposite order) / sqrt(untied pairs of one * untied pairs of two).
 
-    None if all values of one side are equal.
-    """
+    None if all values of one side are equal."""
     pairs = list(itertools.combinations(zip(one, two, strict=True), 2))
     signs = [(sign(a - b), sign(x - y)) for (a, x), (b, y) in pairs]
     untied_one = len([s for s, _ in signs if s != 0])

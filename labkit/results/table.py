@@ -23,8 +23,7 @@ def read_results(label: str, names: Iterable[str] | None = None) -> Outcomes:
 
     `names`: only these rows. An attempt of status "running" whose process has ended gets the status "interrupted". If a later
     attempt failed, the kept result has its status and reason as `later_attempt`. A file that cannot be used is an outcome of
-    status "unreadable". Raises OSError for a folder or file without permission to read.
-    """
+    status "unreadable". Raises OSError for a folder or file without permission to read."""
     outcomes: Outcomes = {}
     for folder in (runs_folder() / label, *(runs_folder() / label).glob("*/")):
         check_readable(folder)
@@ -50,8 +49,7 @@ def run_folders(folder: Path) -> list[Path]:
 def outcome_in(folder: Path) -> Result | NoResult | None:
     """The outcome in the folder of one run; None if nothing has run there.
 
-    Raises OSError for a file without permission to read.
-    """
+    Raises OSError for a file without permission to read."""
     result, attempt, unreadable = None, None, None
     about: dict[str, Any] = {"name": folder.parent.name, "repeat": int(folder.name), "run_dir": str(folder)}
     try:
@@ -87,8 +85,7 @@ def line_of(row: Planned, outcomes: list[Result | NoResult], folder: Path) -> di
 
     Figures are medians over the repeats that succeeded, with <figure>_min and <figure>_max; None if not measured. status: ok,
     failed, oom, incomplete, timeout, interrupted, unreadable, needs (this machine cannot run it) or not run. If a repeat failed,
-    status and reason are those of the first failure.
-    """
+    status and reason are those of the first failure."""
     results = [one for one in outcomes if isinstance(one, Result)]
     failed = next((one for one in outcomes if isinstance(one, NoResult)), None)
     status, reason = "not run" if row.spec else "needs", row.reason
@@ -134,8 +131,7 @@ def run(
     The same spec on the same machine, code and versions is not trained again unless `fresh`: True always trains again; a time
     (Unix seconds) trains again what is older. `on_progress(row, repeat, events)` is called a few times a second with the
     latest event of each rank. A failed run is a line with its status and reason. Raises SpecError for a bad value before any
-    process starts. An interrupt ends all processes and is raised again.
-    """
+    process starts. An interrupt ends all processes and is raised again."""
     planned = get_ready(rows, profile, repeats, fresh, overrides)
     return frame(lines_of(planned, train_rows(planned, repeats, fresh, on_progress)))
 
@@ -159,8 +155,7 @@ def published_by_name() -> dict[str, dict[str, Any]]:
 
 def time_parts(result: Result) -> dict[str, float]:
     """How the total time of a run divides into parts, in seconds (keys: TIMES), by the rank that trained longest. rest_s: the
-    remainder.
-    """
+    remainder."""
     rank = max((rank for rank in result.ranks if rank.shard is not None), key=lambda rank: rank.train_s)
     start = rank.first_step_at - result.started_at
     rest = result.total_time_s - start - rank.train_s - rank.eval_s

@@ -37,8 +37,7 @@ class Row:
     """A row and what is in its folder. `good`: the results of its repeats; `bad`: the attempts without a result.
 
     `reason`: why it cannot run on this machine, or "". `stands_for`: names of rows that cannot run here; this row runs in their
-    place.
-    """
+    place."""
 
     name: str
     reason: str = ""
@@ -72,8 +71,7 @@ class Row:
 class MatchedRow:
     """A row that ran, and the published row that it may be compared with (None if there is none).
 
-    `nccl`: the name of the published NCCL row, if `row` is a Gloo row that ran in place of it; else "".
-    """
+    `nccl`: the name of the published NCCL row, if `row` is a Gloo row that ran in place of it; else ""."""
 
     row: Row
     published: dict[str, Any] | None
@@ -90,8 +88,7 @@ def match_rows(group: params.Group, rows: list[Row]) -> list[MatchedRow]:
 
     All published figures of one group come from one backend. Otherwise their ratios would compare backends, not rows. They come
     from the published Gloo rows if every Gloo row here has one, else from the NCCL rows that these Gloo rows stand for. The name
-    of an FSDP row has no backend; the published FSDP rows ran on CUDA, so they count as NCCL.
-    """
+    of an FSDP row has no backend; the published FSDP rows ran on CUDA, so they count as NCCL."""
     table = {row["experiment"]: row for row in params.published()}
     by_name = {row.name: row for row in rows}
     ran = [by_name[name] for name in names_here(group, rows).values() if name in by_name and by_name[name].good]
@@ -114,8 +111,7 @@ def names_here(group: params.Group, rows: list[Row]) -> dict[str, str]:
 def comparable(one: MatchedRow, two: MatchedRow) -> bool:
     """May the published figures of this pair be compared with the figures here?
 
-    No if one is missing, or if one published row ran on Gloo and the other on NCCL while both rows here ran on Gloo.
-    """
+    No if one is missing, or if one published row ran on Gloo and the other on NCCL while both rows here ran on Gloo."""
     if not (one.published and two.published):
         return False
     if bool(one.nccl) == bool(two.nccl):
@@ -149,8 +145,7 @@ def verdict(metric: Metric, group: list[MatchedRow]) -> dict[str, Any]:
 
     Returns "figure" (the key of the metric), "head" (one of HEADS, or None if there is no pair to compare), "pairs" (the number
     of pairs), "kinds" (the number of pairs of each kind), "telling" (at most MOST_CLAUSES pairs to mention, see `compare_pair`),
-    and "more" (True if there are more such pairs).
-    """
+    and "more" (True if there are more such pairs)."""
     kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for one, two in itertools.combinations([b for b in group if b.row.values(metric.key)], 2):
         if comparable(one, two):
@@ -186,8 +181,7 @@ def verdict_head(kinds: Set[str]) -> str:
 def compare_pair(metric: Metric, one: MatchedRow, two: MatchedRow) -> dict[str, Any]:
     """One pair of rows. "kind": one of KINDS. "one" and "two": the names of the rows, the larger figure first.
 
-    "measured" and "published": their ratio, or their difference in points (see "ratio"), as text. Both need a published row.
-    """
+    "measured" and "published": their ratio, or their difference in points (see "ratio"), as text. Both need a published row."""
     assert one.published and two.published
     images = min(one.row.test_images, two.row.test_images)
     here = order(metric, one.row.values(metric.key), two.row.values(metric.key), images)

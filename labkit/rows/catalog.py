@@ -13,8 +13,7 @@ class DatasetInfo:
     flip           may images be mirrored? Only if a mirror image still belongs to its class
 
     tests/data/test_datasets.py computes mean and std again. Only CIFAR's are copied: they are the constants that are commonly
-    published. (The std of 0.20 that many scripts give for cifar10 is another quantity: the mean of the images' own stds.)
-    """
+    published. (The std of 0.20 that many scripts give for cifar10 is another quantity: the mean of the images' own stds.)"""
 
     name: str
     channels: int

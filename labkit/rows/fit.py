@@ -17,8 +17,7 @@ def fit(spec: Spec, machine: Machine, ranks_here: int | None = None) -> Spec:
     """The Spec with a value of this machine for every `auto`, and for 0 threads. Raises Needs if the row cannot run here.
 
     `ranks_here`: how many of the ranks run on this machine; None: all. The meaning of a row never changes here: a row of
-    NCCL is not run on gloo under its NCCL name. `Needs.instead` offers the gloo row, which has its own name.
-    """
+    NCCL is not run on gloo under its NCCL name. `Needs.instead` offers the gloo row, which has its own name."""
     device = spec.device
     if device == "auto":
         device = "cuda" if machine.cuda else "cpu"

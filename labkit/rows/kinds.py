@@ -25,8 +25,7 @@ class Kind:
     published_on_nccl   its published rows ran on NCCL, although their names do not say so
     exact               with norm=group it ends at the weights of one process that trains the whole batch
     settings            fields of Spec that this strategy uses, and most others do not
-    colour, marker      how plots show it
-    """
+    colour, marker      how plots show it"""
 
     stem: str = "{strategy}_{backend}_{model}_bs{b}x{n}_cache{cache}_amp{amp}"
     one_process: bool = False

@@ -14,8 +14,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises SpecError naming the file, and the line where it can.
 
     Refused besides what is no YAML: a key that stands twice (YAML takes the last), 010 (YAML takes it for 8), 10:24 (for 624),
-    aliases, and nesting of more than twenty levels.
-    """
+    aliases, and nesting of more than twenty levels."""
     import yaml  # late: keeps yaml out of a process that does not need it
 
     fastest = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

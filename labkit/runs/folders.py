@@ -65,8 +65,7 @@ def conditions(spec: Spec) -> dict[str, Any]:
 
 def commit() -> str:
     """The commit of this checkout, with `+` if labkit/ or params/ have changes that are not committed; "unknown" outside a
-    checkout.
-    """
+    checkout."""
     git = ["git", "-C", str(params.ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
@@ -82,8 +81,7 @@ def commit() -> str:
 def claimed(folder: Path) -> Iterator[None]:
     """Lock a run's folder, so that only this process trains in it.
 
-    Raises OSError before anything is trained; the message says what to do.
-    """
+    Raises OSError before anything is trained; the message says what to do."""
     try:
         refuse_links(folder, runs_folder())
         folder.mkdir(parents=True, exist_ok=True)

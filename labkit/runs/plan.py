@@ -21,8 +21,7 @@ from labkit.system.machine import this_machine
 class Planned:
     """A row as this machine will run it. `spec` is None if this machine cannot run it; `reason` says why.
 
-    `stands_for`: names of rows that cannot run here; this row runs in their place.
-    """
+    `stands_for`: names of rows that cannot run here; this row runs in their place."""
 
     name: str
     spec: Spec | None
@@ -69,8 +68,7 @@ class Plan:
 def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = None) -> Plan:
     """The rows that `rows` names: a group's number, a row's name, a Spec, "all", or a list of these.
 
-    Raises SpecError for anything that is not a row, and for a value that is not allowed, before any process starts.
-    """
+    Raises SpecError for anything that is not a row, and for a value that is not allowed, before any process starts."""
     check_rows(rows)
     check_overrides(overrides)
     chosen, overrides = params.profile(profile), dict(overrides or {})
@@ -85,8 +83,7 @@ def fit_all(specs: list[Spec], overrides: dict[str, Any]) -> list[Planned]:
     """The specs as this machine runs them, each name once, in the order of `specs`.
 
     A row that cannot run here keeps its place with the reason, and its stand-in (Gloo for NCCL) is added. Raises SpecError if
-    `overrides` ask for NCCL where there is no CUDA.
-    """
+    `overrides` ask for NCCL where there is no CUDA."""
     machine = this_machine()
     if overrides.get("backend") == "nccl" and (not machine.cuda or overrides.get("device") == "cpu"):
         raise SpecError("backend=nccl: NCCL moves CUDA tensors, and there is no CUDA here; use backend=gloo")

@@ -24,8 +24,7 @@ ENDINGS = ("failed", "oom", "incomplete", "timeout", "interrupted", "running")  
 class Epoch:
     """One pass over the training images.
 
-    `after_s`: seconds from the call that launched the run to the end of this epoch's evaluation.
-    """
+    `after_s`: seconds from the call that launched the run to the end of this epoch's evaluation."""
 
     epoch: int
     train_loss: float
@@ -37,8 +36,7 @@ class Epoch:
 class RankFigures:
     """What one rank measured. `shard` (i, n): it trained part i of the n parts of each step's images; None for a server.
 
-    `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted.
-    """
+    `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted."""
 
     rank: int
     shard: tuple[int, int] | None
@@ -65,8 +63,7 @@ class Result:
     total_time_s    from the call until all ranks have ended
     environment     variables set from outside that change speed (system/tuning.py)
     strategy        what strategies counted, such as a server's {"staleness": {updates late: gradients}}
-    later_attempt   status and reason of a later try that gave no result; not part of the file
-    """
+    later_attempt   status and reason of a later try that gave no result; not part of the file"""
 
     name: str
     label: str
@@ -129,8 +126,7 @@ class NoResult:
     """A run without a result, or a file that cannot be read.
 
     status: failed, oom, incomplete, timeout, interrupted, running or unreadable. `reason`: the cause in one line. `detail`: more,
-    such as the traceback of a rank or its last log lines.
-    """
+    such as the traceback of a rank or its last log lines."""
 
     name: str
     repeat: int

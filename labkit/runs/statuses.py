@@ -14,8 +14,7 @@ class Status:
     """How one notebook ended. status: ok, failed, timeout, kernel died, interrupted, or running.
 
     `started_at`: Unix seconds. `inputs`: a digest of everything that the notebook depends on. `kept`: an earlier call executed
-    it.
-    """
+    it."""
 
     notebook: str
     status: str
@@ -30,8 +29,7 @@ def read_statuses(label: str) -> list[Status]:
     """The status of each notebook that was executed for a profile's folder, sorted by number.
 
     A notebook without a status, or with the status "running" while no batch runs, was interrupted. A
-    notebook whose file cannot be used has the status "unreadable", with the reason.
-    """
+    notebook whose file cannot be used has the status "unreadable", with the reason."""
     folder = runs_folder() / label / "notebooks"
     check_readable(folder)
     statuses = []

@@ -33,9 +33,7 @@ def get_ready(
 ) -> Plan:
     """The plan for these rows. If a row must be trained, this also starts the fork server, which begins to import torch.
 
-    `fresh`: see `labkit.run`. Raises SpecError before any process starts.
-    """
-
+    `fresh`: see `labkit.run`. Raises SpecError before any process starts."""
     check_times(repeats, fresh)
     planned = plan(rows, profile, overrides)
     kept = all((planned.folder / row.name / str(repeats) / "result.json").exists() for row in planned.runnable)
@@ -48,8 +46,7 @@ def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: On
     """Train every row of a plan that this machine can run, and return the outcomes of its repeats by row name.
 
     Repeats are interleaved: every row once, then every row again. So if the machine is slow for a minute, all rows are affected
-    alike. Raises KeyboardInterrupt if a run was interrupted; OSError if a folder cannot be used.
-    """
+    alike. Raises KeyboardInterrupt if a run was interrupted; OSError if a folder cannot be used."""
     outcomes: Outcomes = {row.name: [] for row in planned}
     for repeat in range(1, repeats + 1):
         for row in planned:
@@ -65,7 +62,6 @@ def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: On
 
 def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> Result | NoResult:
     """One run of a Spec that fits this machine, or its kept result if that is still valid. `fresh`: see `labkit.run`."""
-
     folder = runs_folder() / label / spec.name / str(repeat)
     kept = None if fresh is True else kept_result(folder, spec)
     if kept and kept.started_at >= fresh:
@@ -91,8 +87,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
 def kept_result(folder: Path, spec: Spec) -> Result | None:
     """The result in a run's folder if it is valid: its conditions are those of now (see `conditions`), and its file can be read.
 
-    Else None.
-    """
+    Else None."""
     if read_kept(folder / "result.json", conditions(spec)) is None:
         return None
     try:
@@ -103,7 +98,6 @@ def kept_result(folder: Path, spec: Spec) -> Result | None:
 
 def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress) -> dict[str, Any]:
     """Start the ranks, and combine what they return (see `figures`); if the run failed: its status, reason, detail and rank."""
-
     job = Job(
         target="labkit.engine.worker:train_row",
         processes=spec.processes,
@@ -124,8 +118,7 @@ def figures(ranks: list[dict[str, Any]], began: float) -> dict[str, Any]:
     """The figures of a row, from the figures of its ranks. `began`: when the run was called, on the ranks' monotonic clock (s).
 
     Images/s: ranks that share a shard (pipeline stages) count once, the others add up. Memory: the rank that needed
-    most. Times: the rank that took longest. Accuracy and loss are equal on all ranks already.
-    """
+    most. Times: the rank that took longest. Accuracy and loss are equal on all ranks already."""
     shards: dict[tuple, list[float]] = {}
     for rank in ranks:
         if rank["shard"] is not None:

@@ -9,8 +9,7 @@ from labkit.system.errors import blame
 def strategy_class(name: str) -> type:
     """The one class with a `step` in labkit/strategies/<name>.py.
 
-    Raises ImportError, which names the file, the line and the error, if the file cannot be imported or holds no such class.
-    """
+    Raises ImportError, which names the file, the line and the error, if the file cannot be imported or holds no such class."""
     try:
         module = importlib.import_module(f"labkit.strategies.{name}")
     except Exception as error:

@@ -36,8 +36,7 @@ def read_json(path: Path) -> Any:
 def read_kept(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     """A JSON file that was kept, if it says the same `about` itself as would be written now; else None, and it is made again.
 
-    Raises OSError for a file that may not be read.
-    """
+    Raises OSError for a file that may not be read."""
     try:
         kept = read_json(path)
     except Unreadable:

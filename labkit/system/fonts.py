@@ -35,8 +35,7 @@ def font_with(text: str) -> str:
     """The name of a font that matplotlib can use and that has every character of a text; "" if there is none.
 
     matplotlib makes its list of fonts once, and keeps it. A font that was installed later is not in the list, so we search
-    the usual folders as well.
-    """
+    the usual folders as well."""
     from matplotlib.font_manager import fontManager  # late: keeps matplotlib out of a process that does not need it
 
     letters = set(map(ord, text))

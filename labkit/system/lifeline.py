@@ -22,8 +22,7 @@ def end_with_parent(parent: int | None = None) -> None:
                              ends when nobody holds the write end of its pipe any more
 
     A rank is a fork of the fork server, so it inherits that write end. If it kept it, the server would never end, and
-    the rank would never be killed. So the rank closes it here.
-    """
+    the rank would never be killed. So the rank closes it here."""
     server: Any = forkserver._forkserver
     if getattr(server, "_forkserver_alive_fd", None) is not None:
         with contextlib.suppress(OSError):

@@ -39,7 +39,6 @@ class Machine:
 @functools.cache
 def this_machine() -> Machine:
     """The facts of this machine. They are found out once."""
-
     return Machine(
         cpu=_cpu_name(),
         cores=available_cores(),

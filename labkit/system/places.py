@@ -60,8 +60,7 @@ def helper_path() -> list[str]:
     """sys.path for a process that we start: as it is here, but the current folder, the script's and the lab's own come last.
 
     They stay on the path, because a target for `launch` may be a module that lies there. The lab's folder comes before any
-    other folder that holds a package labkit: our processes must import the code that we are.
-    """
+    other folder that holds a package labkit: our processes must import the code that we are."""
     last = {os.path.realpath(folder) for folder in (os.getcwd(), os.path.dirname(os.path.abspath(sys.argv[0])), ROOT)}
     entries = [entry or os.getcwd() for entry in sys.path]
     others = [entry for entry in entries if os.path.realpath(entry) not in last]

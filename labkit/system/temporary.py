@@ -21,8 +21,7 @@ _locks: list[int] = []  # open for the life of the process
 def own_folder() -> Path:
     """This process's temporary folder, with a path short enough for a socket in it. It is removed when the process ends.
 
-    Raises OSError where TMPDIR is too long for a socket's path and /tmp cannot be written.
-    """
+    Raises OSError where TMPDIR is too long for a socket's path and /tmp cannot be written."""
     global _mine
     if _mine is None or _mine[0] != os.getpid() or not _mine[1].is_dir():
         place = _short_place()
