@@ -13,14 +13,7 @@ def check_steps_per_epoch(student: Student) -> Verdict:
     """How many steps has an epoch? All ranks make each step together, with `batch_per_rank` images on each rank.
 
     With `drop_last` True, the images that do not fill a last step are left out. With False, one more step trains them."""
-    for images, batch, n in (
-        (50_000, 128, 2),
-        (50_000, 64, 2),
-        (1000, 250, 4),
-        (1001, 250, 2),
-        (10_001, 2500, 2),
-        (100, 128, 2),
-    ):
+    for images, batch, n in ((50_000, 128, 2), (50_000, 64, 2), (1000, 250, 4), (1001, 250, 2), (10_001, 2500, 2), (100, 128, 2)):
         exact = images / (batch * n)
         left = images - math.floor(exact) * batch * n
         for drop, expected, other in ((True, math.floor(exact), math.ceil(exact)), (False, math.ceil(exact), math.floor(exact))):
@@ -46,8 +39,7 @@ def check_steps_per_epoch(student: Student) -> Verdict:
 
 
 @exercise(
-    signature="mean_loss(means: list[float], counts: list[int]) -> float",
-    returns="the mean loss over all images of all ranks",
+    signature="mean_loss(means: list[float], counts: list[int]) -> float", returns="the mean loss over all images of all ranks"
 )
 def check_mean_loss(student: Student) -> Verdict:
     """The mean loss over all images. `means[r]` is the mean loss of rank r, and `counts[r]` the number of its images.
@@ -111,10 +103,7 @@ def check_learning_rate(student: Student) -> Verdict:
                         peak * step / max(warmup, 1),
                         f"In the warm-up the rate is (step + 1) / warmup_steps of the whole rate. {why}",
                     ),
-                    (
-                        peak * min(1.0, step / max(warmup, 1)),
-                        f"Step 0 would learn nothing: use (step + 1) / warmup_steps. {why}",
-                    ),
+                    (peak * min(1.0, step / max(warmup, 1)), f"Step 0 would learn nothing: use (step + 1) / warmup_steps. {why}"),
                     (peak * (step + 1) / max(warmup, 1), f"After the warm-up the rate must not rise any more. {why}"),
                     (peak, f"This is the rate after the warm-up. {why}"),
                 ],
@@ -123,10 +112,7 @@ def check_learning_rate(student: Student) -> Verdict:
     return student.passed("A batch k times as large gets k times the rate. The warm-up makes the first steps safe.")
 
 
-@exercise(
-    signature="accumulated(gradient, images: list[float], parts: int) -> float",
-    returns="the mean gradient of all images",
-)
+@exercise(signature="accumulated(gradient, images: list[float], parts: int) -> float", returns="the mean gradient of all images")
 def check_accumulated(student: Student) -> Verdict:
     """The gradient of a large batch, computed from smaller parts one after the other (gradient accumulation).
 

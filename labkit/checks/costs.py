@@ -40,8 +40,7 @@ def check_gradient_bytes(student: Student) -> Verdict:
 
 
 @exercise(
-    signature="block_parameters(cin: int, cout: int, stride: int) -> int",
-    returns="the number of parameters of a basic block",
+    signature="block_parameters(cin: int, cout: int, stride: int) -> int", returns="the number of parameters of a basic block"
 )
 def check_block_parameters(student: Student) -> Verdict:
     """Count the parameters of ResNet's basic block, which has `cin` input channels and `cout` output channels.
@@ -64,10 +63,7 @@ def check_block_parameters(student: Student) -> Verdict:
             why=f"Convolutions have {body} parameters, their BatchNorms {norms}, and the shortcut {shortcut}.",
             mistakes=[
                 (body + convolution, "The BatchNorms are missing: each has a weight and a bias for every channel."),
-                (
-                    body + norms,
-                    f"The shape changes ({cin} → {cout} channels, stride {stride}), so the shortcut has parameters.",
-                ),
+                (body + norms, f"The shape changes ({cin} → {cout} channels, stride {stride}), so the shortcut has parameters."),
                 (body + norms + needed, "The shape does not change, so the shortcut has no parameters."),
                 (body + norms + shortcut + 2 * cout, "The convolutions have no bias."),
                 (body + norms + convolution, "The convolution of the shortcut is followed by a BatchNorm, too."),

@@ -105,10 +105,4 @@ def _synthetic(info: DatasetInfo, raw: dict[str, bytes]) -> tuple[np.ndarray, ..
     return images[:n], labels[:n], images[n:], labels[n:]
 
 
-DECODERS = {
-    "digits": _digits,
-    "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar,
-    "cifar100": _cifar,
-    "synthetic": _synthetic,
-}
+DECODERS = {"digits": _digits, "fashion_mnist": _fashion_mnist, "cifar10": _cifar, "cifar100": _cifar, "synthetic": _synthetic}

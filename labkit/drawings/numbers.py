@@ -171,12 +171,7 @@ def factors() -> Figure:
         start, end = (x0 + 1.9, y0 + 0.33), (x1, y1 + 0.33)
         s.arrow(start, end, linewidth=1.8)
         s.text(
-            (start[0] + end[0]) / 2,
-            (start[1] + end[1]) / 2,
-            f"×{rates[two] / rates[one]:.2f}",
-            12,
-            halo="white",
-            weight="bold",
+            (start[0] + end[0]) / 2, (start[1] + end[1]) / 2, f"×{rates[two] / rates[one]:.2f}", 12, halo="white", weight="bold"
         )
     s.text(
         0.2,

@@ -11,11 +11,7 @@ import math
 from torch import Tensor, nn
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
-MODELS = {
-    "resnet18": ("basic", (2, 2, 2, 2)),
-    "resnet34": ("basic", (3, 4, 6, 3)),
-    "resnet50": ("bottleneck", (3, 4, 6, 3)),
-}
+MODELS = {"resnet18": ("basic", (2, 2, 2, 2)), "resnet34": ("basic", (3, 4, 6, 3)), "resnet50": ("bottleneck", (3, 4, 6, 3))}
 
 
 def conv(cin: int, cout: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -129,10 +129,7 @@ def comparison(label: str = "quick", x: str = "max_mem_mib", y: str = "images_pe
 
     def comparison_picture(names: Any, across: str, up: str) -> Picture:
         chosen = {name: results for name, results in good(read_results(label)).items() if name in names}
-        return Picture(
-            comparison_figure(chosen, across, up),
-            f"{METRIC[up].heading['en']} over {METRIC[across].heading['en']}",
-        )
+        return Picture(comparison_figure(chosen, across, up), f"{METRIC[up].heading['en']} over {METRIC[across].heading['en']}")
 
     everything = sorted(read_results(label))
     if not interactive():

@@ -6,17 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.plots.groups import HALO, accuracy_over_epochs, accuracy_over_time, draw_curves
-from labkit.plots.style import (
-    legend,
-    log_ticks,
-    median,
-    name_points,
-    origin_text,
-    row_looks,
-    strategy_look,
-    styled,
-    two_lines,
-)
+from labkit.plots.style import legend, log_ticks, median, name_points, origin_text, row_looks, strategy_look, styled, two_lines
 from labkit.results.metrics import METRIC, memory_is
 from labkit.results.verdict import Row, order, short_name
 from labkit.rows.fields import SpecError, nearest

@@ -64,11 +64,7 @@ KINDS = {
         marker="s",
     ),
     "data_parallel": Kind(
-        stem="dp_{model}_bs{batch}_ngpu{n}_cache{cache}_amp{amp}",
-        one_process=True,
-        backends=(),
-        colour="#8a3ffc",
-        marker="D",
+        stem="dp_{model}_bs{batch}_ngpu{n}_cache{cache}_amp{amp}", one_process=True, backends=(), colour="#8a3ffc", marker="D"
     ),
     "model_parallel": Kind(
         stem="model_parallel_{model}_bs{batch}_cache{cache}",
@@ -87,10 +83,7 @@ KINDS = {
         marker="P",
     ),
     "collective": Kind(
-        stem="collective_{backend}_{model}_bs{b}x{n}",
-        settings=("form", "bucket_mb"),
-        colour="#2f8f5b",
-        marker="v",
+        stem="collective_{backend}_{model}_bs{b}x{n}", settings=("form", "bucket_mb"), colour="#2f8f5b", marker="v"
     ),
     "parameter_server": Kind(
         stem="{server}_{model}_bs{b}_workers{n}",

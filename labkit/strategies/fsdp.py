@@ -18,15 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from labkit.rows.spec import Spec
-from labkit.strategy import (
-    Place,
-    Precision,
-    broadcast_from_rank0,
-    forward_backward,
-    make_optimizer,
-    rank0_buffers,
-    refuse_tied,
-)
+from labkit.strategy import Place, Precision, broadcast_from_rank0, forward_backward, make_optimizer, rank0_buffers, refuse_tied
 
 
 class FSDP:

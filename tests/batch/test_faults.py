@@ -69,12 +69,7 @@ class Drill:
     def start(self) -> subprocess.Popen:
         """`labkit report` in a session of its own, as a terminal has it, until rank 0 waits in a collective for rank 1."""
         batch = subprocess.Popen(
-            REPORT,
-            cwd=ROOT,
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            REPORT, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         wait_for(lambda: self.fired.exists() or batch.poll() is not None, 90, "the fault fired")
         assert batch.poll() is None, batch.stdout.read()

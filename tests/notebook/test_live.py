@@ -64,10 +64,7 @@ def test_a_server_is_named_and_has_no_images():
 
 
 def test_the_end_tells_every_outcome(tmp_path, monkeypatch):
-    lines = [
-        {"name": ONE, "status": "ok", "reason": ""},
-        {"name": TWO, "status": "failed", "reason": "rank 1 <was> killed"},
-    ]
+    lines = [{"name": ONE, "status": "ok", "reason": ""}, {"name": TWO, "status": "failed", "reason": "rank 1 <was> killed"}]
     times = {"started_at": 5.0, "total_time_s": 3.0, "startup_s": 0.2, "train_s": 2.2, "eval_s": 0.9, "data_wait_s": 0.1}
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     put(ONE)

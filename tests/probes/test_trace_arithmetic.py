@@ -12,27 +12,13 @@ def event(kind, start, end, layer=0, lane=0, micro=0):
 
 def test_what_happens_at_once_counts_as_the_first_of_backward_forward_update_data():
     events = [event("data", 0, 10), event("update", 1, 10), event("forward", 2, 10), event("backward", 3, 4)]
-    assert split_of(events, 0, 12) == {
-        "step_s": 12,
-        "data_s": 1,
-        "update_s": 1,
-        "forward_s": 7,
-        "backward_s": 1,
-        "exchange_s": 2,
-    }
+    assert split_of(events, 0, 12) == {"step_s": 12, "data_s": 1, "update_s": 1, "forward_s": 7, "backward_s": 1, "exchange_s": 2}
 
 
 def test_an_event_counts_inside_the_step_only():
     """What began before it, or ends after it, or lies outside, is cut at its borders."""
     events = [event("data", 1, 6), event("forward", 9, 14), event("backward", 0, 2), event("backward", 20, 30)]
-    assert split_of(events, 5, 10) == {
-        "step_s": 5,
-        "data_s": 1,
-        "forward_s": 1,
-        "backward_s": 0,
-        "update_s": 0,
-        "exchange_s": 3,
-    }
+    assert split_of(events, 5, 10) == {"step_s": 5, "data_s": 1, "forward_s": 1, "backward_s": 0, "update_s": 0, "exchange_s": 3}
 
 
 def test_layers_and_replicas_that_overlap_count_once():

@@ -64,10 +64,7 @@ WRONG = {
         ("forward in place of back", lambda rank, n, step: ((rank + step) % n, (rank + step - 1) % n)),
         ("receives from the right", lambda rank, n, step: ((rank - step) % n, (rank + 1 - step) % n)),
         ("the ring turned round", lambda rank, n, step: ((rank + step) % n, (rank + 1 + step) % n)),
-        (
-            "the second half begins anew",
-            lambda rank, n, step: ((rank - step % (n - 1)) % n, (rank - 1 - step % (n - 1)) % n),
-        ),
+        ("the second half begins anew", lambda rank, n, step: ((rank - step % (n - 1)) % n, (rank - 1 - step % (n - 1)) % n)),
         (
             "the second half turns back",
             lambda rank, n, step: (((rank - step) if step < n - 1 else (rank + step)) % n, (rank - 1 - step) % n),
