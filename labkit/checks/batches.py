@@ -19,10 +19,7 @@ def check_steps_per_epoch(student: Student) -> Verdict:
         for drop, expected, other in ((True, math.floor(exact), math.ceil(exact)), (False, math.ceil(exact), math.floor(exact))):
             one_rank = "This counts for one rank alone. Together the ranks train world_size times as many images in a step."
             student.gives(
-                images,
-                batch,
-                n,
-                drop,
+                (images, batch, n, drop),
                 expected=expected,
                 why=f"A step takes {batch} × {n} images. After {math.floor(exact)} full steps, {left} images are left.",
                 mistakes=[
@@ -54,8 +51,7 @@ def check_mean_loss(student: Student) -> Verdict:
     ):
         total = sum(m * c for m, c in zip(means, counts, strict=True))
         student.gives(
-            means,
-            counts,
+            (means, counts),
             expected=total / sum(counts),
             why=f"There are {sum(counts)} images, and their losses sum to {shown(total)}.",
             mistakes=[
@@ -88,11 +84,7 @@ def check_learning_rate(student: Student) -> Verdict:
             if step < warmup:
                 why += f" Step {step} is step number {step + 1} of the {warmup} steps of the warm-up."
             student.gives(
-                step,
-                base,
-                base_batch,
-                batch,
-                warmup,
+                (step, base, base_batch, batch, warmup),
                 expected=peak * part,
                 why=why,
                 mistakes=[
@@ -183,9 +175,7 @@ def check_largest_batch(student: Student) -> Verdict:
     ):
         free = memory - 12 * parameters
         student.gives(
-            memory,
-            parameters,
-            activation,
+            (memory, parameters, activation),
             expected=max(0, free // activation),
             why=f"Weights, gradients and momentum take {12 * parameters} of {memory} bytes. An image takes {activation}.",
             mistakes=[

@@ -21,7 +21,7 @@ def check_average_gradients(student: Student) -> Verdict:
     ):
         n, sums = len(grads), [sum(column) for column in zip(*grads, strict=True)]
         student.gives(
-            grads,
+            (grads,),
             expected=[value / n for value in sums],
             why=f"There are {n} ranks and {len(sums)} parameters. Each result is a mean over the ranks.",
             mistakes=[
@@ -71,9 +71,7 @@ def check_exposed_s(student: Student) -> Verdict:
         for at in ready:
             end = max(end, at) + message
         student.gives(
-            ready,
-            message,
-            backward,
+            (ready, message, backward),
             expected=max(0.0, end - backward),
             why=why,
             mistakes=[
@@ -173,8 +171,7 @@ def check_bytes_sent(student: Student) -> Verdict:
     """
     for size, n in ((1000, 4), (44_700_000, 2), (600, 3), (1001, 5), (1000, 1)):
         student.gives(
-            size,
-            n,
+            (size, n),
             expected=2 * (n - 1) / n * size,
             why=f"A rank makes {2 * (n - 1)} steps and sends {shown(size / n)} bytes in each.",
             mistakes=[
@@ -199,10 +196,7 @@ def check_ring_s(student: Student) -> Verdict:
     for size, n, latency, bandwidth in ((4_000_000, 4, 1e-4, 1e9), (4000, 8, 1e-4, 1e9), (1_000_000, 2, 0.0, 1e8)):
         steps = 2 * (n - 1)
         student.gives(
-            size,
-            n,
-            latency,
-            bandwidth,
+            (size, n, latency, bandwidth),
             expected=steps * (latency + size / n / bandwidth),
             why=f"There are {steps} steps. Each is one message of {shown(size / n)} bytes, with its own latency.",
             mistakes=[

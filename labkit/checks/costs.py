@@ -24,8 +24,7 @@ def check_gradient_bytes(student: Student) -> Verdict:
     ):
         sizes = [math.prod(shape) for shape in shapes]
         student.gives(
-            shapes,
-            size,
+            (shapes, size),
             expected=sum(sizes) * size,
             why=f"The tensors have {' + '.join(map(str, sizes))} numbers, and each number has {size} bytes.",
             mistakes=[
@@ -56,9 +55,7 @@ def check_block_parameters(student: Student) -> Verdict:
         needed = cin * cout + 2 * cout
         shortcut, convolution = (needed, cin * cout) if changes else (0, 0)
         student.gives(
-            cin,
-            cout,
-            stride,
+            (cin, cout, stride),
             expected=body + norms + shortcut,
             why=f"Convolutions have {body} parameters, their BatchNorms {norms}, and the shortcut {shortcut}.",
             mistakes=[
@@ -93,11 +90,7 @@ def check_macs_per_gradient_byte(student: Student) -> Verdict:
         weights = cin * cout * kernel**2
         work = weights * side**2 * batch
         student.gives(
-            cin,
-            cout,
-            kernel,
-            side,
-            batch,
+            (cin, cout, kernel, side, batch),
             expected=work / (4 * weights),
             why=f"There are {shown(work)} multiply-adds and {4 * weights} bytes of gradient.",
             mistakes=[
@@ -140,9 +133,7 @@ def check_bytes_per_rank(student: Student) -> Verdict:
                 if other != parts
             ]
             student.gives(
-                strategy,
-                parameters,
-                n,
+                (strategy, parameters, n),
                 expected=4 * parameters * (3 - parts + parts / n),
                 why=divided,
                 mistakes=[
@@ -171,8 +162,7 @@ def check_amdahl(student: Student) -> Verdict:
     for share, factor in ((0.5, 2.0), (0.9, 10.0), (0.25, 1e9), (0.0, 8.0), (1.0, 4.0), (0.5, 0.5)):
         left = 1 - share + share / factor
         student.gives(
-            share,
-            factor,
+            (share, factor),
             expected=1 / left,
             why=f"Of 1 second, {shown(1 - share)} s stay as they are, and {shown(share)} s become {shown(share / factor)} s.",
             mistakes=[
@@ -198,10 +188,7 @@ def check_step_s(student: Student) -> Verdict:
         for decode, compute, message in ((0.4, 0.1, 0.1), (0.1, 0.2, 0.05), (0.3, 0.2, 0.1), (0.0, 0.2, 0.0), (0.25, 0.2, 0.1)):
             train, longer = compute + message, max(decode, compute + message)
             student.gives(
-                decode,
-                compute,
-                message,
-                ahead,
+                (decode, compute, message, ahead),
                 expected=longer if ahead else decode + train,
                 why=(
                     f"Input ({shown(decode)} s) and training ({shown(train)} s) run at the same time, so the longer one counts."

@@ -124,9 +124,7 @@ class Student:
         lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.line]
         return f", at `{lines[-1].strip()}`" if lines else ""
 
-    def gives(
-        self, *arguments: Any, expected: Any, why: str = "", hint: str = "", mistakes: Iterable[tuple[Any, str]] = ()
-    ) -> None:
+    def gives(self, arguments: tuple, *, expected: Any, why: str, mistakes: Iterable[tuple[Any, str]], hint: str = "") -> None:
         """Raise NotYet unless the function returns what is expected for these arguments.
 
         `mistakes` are known wrong answers, each with a sentence that explains it. `why` explains the right answer; it is shown for

@@ -158,8 +158,7 @@ def check_bubble_share(student: Student) -> Verdict:
     for stages, micro_batches in ((4, 8), (2, 1), (4, 4), (4, 16), (1, 8)):
         ran = drive([gpipe(micro_batches)] * stages)
         student.gives(
-            stages,
-            micro_batches,
+            (stages, micro_batches),
             expected=1 - 3 * micro_batches / ran.time,
             why=f"In the simulation a step takes {ran.time} units of time, and each stage works in {3 * micro_batches} of them.",
             mistakes=[

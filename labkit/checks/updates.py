@@ -42,8 +42,7 @@ def check_rounded(student: Student) -> Verdict:
         exponent = math.frexp(x)[1]
         scale = 2.0 ** (exponent - bits - 1)
         student.gives(
-            x,
-            bits,
+            (x, bits),
             expected=nearest(x, bits),
             why=why,
             mistakes=[
@@ -85,8 +84,7 @@ def check_loss_scale(student: Student) -> Verdict:
         power = 2.0 ** math.floor(math.log2(exact))
         up = 2.0 ** math.ceil(math.log2(exact))
         student.gives(
-            gradients,
-            largest,
+            (gradients, largest),
             expected=power,
             why=(
                 f"The largest gradient has the size {shown(size)}. Times {shown(power)} it is {shown(size * power)}; "
@@ -149,10 +147,7 @@ def check_amp_step(student: Student) -> Verdict:
                 ((weights, scale * 2), "The scale was too large: halve it, do not double it."),
             ]
         student.gives(
-            weights,
-            scaled,
-            scale,
-            lr,
+            (weights, scaled, scale, lr),
             expected=(updated, scale) if sound else (weights, scale / 2),
             why="All gradients are finite: divide them by the scale, then make the step."
             if sound
@@ -182,11 +177,7 @@ def check_push(student: Student) -> Verdict:
             stale = version - read_version
             expected = (weight - lr * gradient, version + 1, stale)
             student.gives(
-                weight,
-                version,
-                gradient,
-                read_version,
-                lr,
+                (weight, version, gradient, read_version, lr),
                 expected=expected,
                 why=f"The worker read version {read_version}, and the server is at version {version}: {stale} updates lie between.",
                 mistakes=[
