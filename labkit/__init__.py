@@ -9,6 +9,8 @@ The notebooks use the rest: `Lesson` for a group, `diff`, `code`, `drawing` and 
 closer, `say` for what only the outcome can tell. Importing labkit loads neither torch nor pandas; what needs them does.
 """
 
+from importlib import import_module
+
 from labkit.rows.fields import SpecError
 from labkit.rows.params import group, groups, profile, profile_names, published
 from labkit.rows.spec import Spec
@@ -53,7 +55,5 @@ __all__ = ["Spec", "SpecError", "group", "groups", "profile", "profile_names", "
 def __getattr__(name: str):
     if name not in LAZY:
         raise AttributeError(f"module 'labkit' has no attribute '{name}'; it has {', '.join(__all__)}")
-    from importlib import import_module
-
     module = import_module(f"labkit.{LAZY[name]}")
     return module if name == "checks" else getattr(module, name)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor
 
 from labkit.rows.spec import Spec
@@ -89,10 +90,6 @@ class Precision:
         self.autocast = partial(torch.autocast, place.device.type, dtype=dtype, enabled=spec.amp)
         scaling = spec.amp and half == "fp16"
         if sharded and scaling:
-            from torch.distributed.fsdp.sharded_grad_scaler import (
-                ShardedGradScaler,  # late: keeps torch out of a process that does not need it
-            )
-
             self.scaler: torch.amp.GradScaler = ShardedGradScaler(device=place.device.type)
             self.scaler.scale(torch.ones((), device=place.device))  # a rank without a loss must have a scale, too
         else:

@@ -12,7 +12,6 @@ from typing import Any
 
 from labkit.batch.progress import duration
 from labkit.results.metrics import METRICS, memory_is
-from labkit.rows.catalog import DATASETS
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec, read_text_value
 
@@ -74,7 +73,6 @@ def print_table(lines: list[dict[str, Any]], headings: dict[str, str]) -> None:
     out.width = out.width if out.is_terminal else 250
     for key, heading in headings.items():
         side: Any = "left" if any(isinstance(line[key], str) for line in lines) else "right"
-        heading = heading if out.is_terminal else heading.replace("\n", " ")
         grid.add_column(heading, justify=side, overflow="fold", no_wrap=not out.is_terminal)
     for line in lines:
         grid.add_row(*(plain_cell(line[key]) for key in headings))
@@ -137,13 +135,12 @@ def run_bar(names: list[str], repeats: int) -> Iterator[Callable[[Any, int, list
             if not progress.console.is_terminal and done not in announced:
                 announced.add(done)
                 print_message(f"run {done + 1} of {total}: {row.name}")
-            steps = (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step
             epoch, step = events[0]["epoch"], events[0]["step"]
-            where = f"{done + 1} of {total}: epoch {epoch + 1} of {spec.epochs}, step {step + 1} of {steps}"
+            where = f"{done + 1} of {total}: epoch {epoch + 1} of {spec.epochs}, step {step + 1} of {spec.steps_per_epoch}"
             losses = [event["loss"] for event in events if event["loss"] is not None]
             if losses:
                 where += f", loss {losses[0]:.3f}"
-            part = (epoch + step / steps) / spec.epochs
+            part = (epoch + step / spec.steps_per_epoch) / spec.epochs
             progress.update(shown, total=total, completed=done + part, description=f"{where}\n{row.name}")
 
         yield on_progress

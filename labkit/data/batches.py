@@ -62,19 +62,20 @@ class Data:
     def __init__(self, spec: Spec, folder: Path, device: torch.device):
         self.spec, self.device, self.info = spec, device, DATASETS[spec.dataset]
         arrays = open_arrays(folder)
-        n, n_test = count(spec, self.info)
-        self.train_labels = torch.from_numpy(np.array(arrays["train_labels"][:n])).to(device)
-        self.test_labels = torch.from_numpy(np.array(arrays["test_labels"][:n_test])).to(device)
-        self.raw = arrays["train_images"][:n]  # a memory map of a file: without a cache it is read image by image
-        self.raw_test = arrays["test_images"][:n_test]
+        self.train_labels = torch.from_numpy(np.array(arrays["train_labels"][: spec.train_images])).to(device)
+        self.test_labels = torch.from_numpy(np.array(arrays["test_labels"][: spec.test_images])).to(device)
+        self.raw = arrays["train_images"][
+            : spec.train_images
+        ]  # a memory map of a file: without a cache it is read image by image
+        self.raw_test = arrays["test_images"][: spec.test_images]
         self.mean = torch.tensor(self.info.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(self.info.std, device=device).view(1, -1, 1, 1)
-        self.steps_per_epoch = n // spec.images_per_step
+        self.steps_per_epoch = spec.steps_per_epoch
         if spec.cache != "false":
             self.home = device if spec.cache_on == "device" else torch.device("cpu")
             self.cached = self.padded(self.decode(self.raw)).to(self.home)
         if spec.cache == "frozen":
-            everything, draws = torch.arange(n, device=self.home), Draws(spec, n, 0)
+            everything, draws = torch.arange(len(self.raw), device=self.home), Draws(spec, len(self.raw), 0)
             self.cached = torch.cat([self.cropped(part, draws) for part in everything.split(4096)])
 
     def decode(self, raw: np.ndarray) -> Tensor:
@@ -191,11 +192,6 @@ def to_pil(image: np.ndarray, size: int) -> Image.Image:
     """(h, w, c) uint8 -> a picture of `size` x `size` pixels, scaled if it has another size."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BILINEAR)
-
-
-def count(spec: Spec, info) -> tuple[int, int]:
-    """How many training images and test images a Spec uses: (n, n_test)."""
-    return spec.train_samples or info.train_images, spec.test_samples or info.test_images
 
 
 def die_with_parent(_worker: int) -> None:

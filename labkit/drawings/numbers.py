@@ -147,20 +147,16 @@ def amp_step() -> Figure:
     return s.figure
 
 
-def published_rates(names: dict[str, str]) -> dict[str, float]:
-    """Published images/s by key, for {key: name of a published row}."""
-    table = {row["experiment"]: row["avg_throughput_img_s"] for row in params.published()}
-    return {key: table[name] for key, name in names.items()}
-
-
 @drawn
 def factors() -> Figure:
     """Cache and mixed precision lead to the same total in either order; but the factor of each depends on which came before, because
     each shortens only its own part of a step."""
     s = Sheet(13, 7.3, "Factors: what each change brings depends on what came before")
-    rates = published_rates({"base": "single_gpu_resnet18_bs256_cacheFalse_ampFalse", "cache": "single_gpu_resnet18_bs256_cacheTrue_ampFalse",
+    table = params.published_by_name()
+    names = {"base": "single_gpu_resnet18_bs256_cacheFalse_ampFalse", "cache": "single_gpu_resnet18_bs256_cacheTrue_ampFalse",
                              "amp": "single_gpu_resnet18_bs256_cacheFalse_ampTrue", "both": "single_gpu_resnet18_bs256_cacheTrue_ampTrue",
-                             "ranks": "ddp_nccl_resnet18_bs128x2_cacheTrue_ampTrue"})  # fmt: skip
+                             "ranks": "ddp_nccl_resnet18_bs128x2_cacheTrue_ampTrue"}  # fmt: skip
+    rates = {key: table[name]["avg_throughput_img_s"] for key, name in names.items()}
     s.text(0.2, 6.6, "As published, images/s:", 11.5, ha="left", color=GREY)
     spots = {"base": (0.4, 5.2, "baseline"), "cache": (4.0, 5.95, "+ cache"), "amp": (4.0, 4.45, "+ amp"), "both": (7.6, 5.2, "cache and amp"),
              "ranks": (10.9, 5.2, "on two GPUs (DDP)")}  # fmt: skip

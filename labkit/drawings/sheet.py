@@ -66,12 +66,10 @@ class Sheet:
         style = {"style": (0, (3, 2)), "edge": "#888888"} if kind == "waiting" else {}
         self.box(x, y, wide, high, words, colour, hatch, **style, **more)
 
-    def arrow(
-        self, start: tuple[float, float], end: tuple[float, float], colour: str = LINE, bend: float = 0.0, **more: Any
-    ) -> None:
-        """An arrow from `start` to `end`; `bend`: 0 is straight; `more`: settings of matplotlib's FancyArrowPatch."""
+    def arrow(self, start: tuple[float, float], end: tuple[float, float], colour: str = LINE, **more: Any) -> None:
+        """An arrow from `start` to `end`; `more`: settings of matplotlib's FancyArrowPatch."""
         look: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 13, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0} | more
-        self.axes.add_patch(FancyArrowPatch(start, end, color=colour, connectionstyle=f"arc3,rad={bend}", **look))
+        self.axes.add_patch(FancyArrowPatch(start, end, color=colour, **look))
 
     def line(self, xs: list[float], ys: list[float], colour: str = LINE, **more: Any) -> None:
         """A line through these points."""

@@ -13,7 +13,6 @@ from labkit.notebook.ran import Ran, kept
 from labkit.notebook.widgets import prediction_card
 from labkit.probes.trace import trace
 from labkit.results.metrics import METRIC, QUESTIONS, ROW_QUESTIONS
-from labkit.results.table import published_by_name
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.runs import train
@@ -50,7 +49,7 @@ class Lesson:
     # -- before -----------------------------------------------------------------------------------------------------
     def question(self) -> Html:
         """The claim of the group, the published figures of its rows, and whether each of them runs on this machine."""
-        published = published_by_name()
+        published = params.published_by_name()
         here = {row.name: row.reason or "runs here" for row in self.plan}
         here |= {name: f"runs here on gloo, as {other}" for name, other in self.plan.stand_ins.items()}
         lines = [{"name": name, "here": here.get(name, ""), **published.get(name, {})} for name in self.group.rows]
@@ -187,7 +186,7 @@ def as_published(group: params.Group, planned: Plan) -> dict[str, Any]:
     """The guesses that agree with the published table: its best rows, by the names of the rows that run here.
 
     Keys: those of QUESTIONS."""
-    published, runnable = published_by_name(), {row.name for row in planned.runnable}
+    published, runnable = params.published_by_name(), {row.name for row in planned.runnable}
     known = {name: published[name] for name in group.rows if name in published and planned.name_here(name) in runnable}
     if not known:  # no published row runs here: guess the first row, and no difference
         first = next((row.name for row in planned.runnable), "")

@@ -13,7 +13,6 @@ from typing import Any
 
 from labkit.notebook.cells import Html
 from labkit.results.table import time_parts
-from labkit.rows.catalog import DATASETS
 from labkit.runs.result import Result, Results
 
 UPDATE_S = 0.25
@@ -73,17 +72,14 @@ class Live:
         self.ranks: list[RankProgress] = []
         self.losses: list[tuple[float, float]] = []  # (epochs, loss) of this run
         self.row_began = self.began
-        self.done: dict[tuple[str, int], float] = {}  # seconds of the runs that are over
 
     def __call__(self, row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
         """Take the latest event of each rank, and show the view if the last update was at least UPDATE_S ago."""
         now = time.monotonic()
         if (row.name, repeat) != self.key:
-            if self.key:
-                self.done[self.key] = now - self.row_began
             self.key, self.row, self.row_began, self.losses = (row.name, repeat), row, now, []
             self.ranks = [RankProgress() for _ in events]
-        steps = steps_per_epoch(row.spec)
+        steps = row.spec.steps_per_epoch
         for rank, event in zip(self.ranks, events, strict=True):
             rank.update(event, (event["epoch"] * steps + event["step"]) * row.spec.images_per_step)
         loss = next((event["loss"] for event in events if event["loss"] is not None), None)
@@ -140,23 +136,18 @@ class Live:
     def fraction_of(self, rank: RankProgress) -> float:
         """The part of the present run that a rank has done, 0 to 1."""
         spec = self.row.spec
-        return min(1.0, (rank.event["epoch"] + rank.event["step"] / steps_per_epoch(spec)) / spec.epochs)
+        return min(1.0, (rank.event["epoch"] + rank.event["step"] / spec.steps_per_epoch) / spec.epochs)
 
     def end(self, lines: list[dict[str, Any]], results: Results, word: str = "") -> None:
         """Replace the live view by the final picture. `lines`: the table lines of the rows; `word`: why it ended early, or ""."""
         self.show(final_view(self.title, lines, results, self.called_at, time.monotonic() - self.began, word))
 
 
-def steps_per_epoch(spec: Any) -> int:
-    """The number of full steps in an epoch, at least 1."""
-    return max(1, (spec.train_samples or DATASETS[spec.dataset].train_images) // spec.images_per_step)
-
-
 def rank_line(index: int, rank: RankProgress, spec: Any) -> str:
     """One line of text about a rank: phase, epoch and step, images/s, loss."""
     event, rate = rank.event, rank.images_per_s()
     part = "server" if spec.is_server(index) else f"rank {index}"
-    where = f"epoch {min(event['epoch'] + 1, spec.epochs)} of {spec.epochs}, step {event['step'] + 1} of {steps_per_epoch(spec)}"
+    where = f"epoch {min(event['epoch'] + 1, spec.epochs)} of {spec.epochs}, step {event['step'] + 1} of {spec.steps_per_epoch}"
     words = [f"{part}: {PHASES.get(event['phase'], event['phase'])}", where]
     if rate and part != "server" and event["phase"] in ("step", "data"):
         words.append(f"{rate:,.0f} images/s")

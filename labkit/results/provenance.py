@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from labkit.rows.catalog import DATASETS
 from labkit.rows.params import Profile
 from labkit.rows.spec import PUBLISHED_WIDTH, Spec
 from labkit.runs.result import Result
@@ -56,11 +55,10 @@ def about_machine(machine: Machine) -> dict[str, Any]:
 
 def data_of(spec: Spec) -> dict[str, Any]:
     """The images of a run (numbers of training and test images, `side` in pixels), its epochs, and the width of its network."""
-    info = DATASETS[spec.dataset]
     return {
         "dataset": spec.dataset,
-        "train": spec.train_samples or info.train_images,
-        "test": spec.test_samples or info.test_images,
+        "train": spec.train_images,
+        "test": spec.test_images,
         "side": spec.image_size,
         "epochs": spec.epochs,
         "width": spec.width,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit.results.metrics import METRICS
-from labkit.rows import params
 from labkit.runs.folders import held, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
 from labkit.runs.result import AGAIN, NoResult, Outcomes, Result, Results, read_result
@@ -146,11 +145,6 @@ def frame(lines: list[dict[str, Any]]) -> Any:
     import pandas as pd  # takes a second, and only callers from Python need it
 
     return pd.DataFrame(lines)
-
-
-def published_by_name() -> dict[str, dict[str, Any]]:
-    """The rows of params/published_results.csv by row name."""
-    return {row["experiment"]: row for row in params.published()}
 
 
 def time_parts(result: Result) -> dict[str, float]:

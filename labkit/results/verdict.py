@@ -15,7 +15,6 @@ from typing import Any
 
 from labkit.results.metrics import Metric
 from labkit.rows import params
-from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 from labkit.runs.result import NoResult, Result
 
@@ -63,8 +62,7 @@ class Row:
     @property
     def test_images(self) -> int:
         """The number of test images on which the accuracy was measured. Raises IndexError if no repeat has a result."""
-        spec = self.good[0].spec
-        return spec.test_samples or DATASETS[spec.dataset].test_images
+        return self.good[0].spec.test_images
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def match_rows(group: params.Group, rows: list[Row]) -> list[MatchedRow]:
     All published figures of one group come from one backend. Otherwise their ratios would compare backends, not rows. They come
     from the published Gloo rows if every Gloo row here has one, else from the NCCL rows that these Gloo rows stand for. The name
     of an FSDP row has no backend; the published FSDP rows ran on CUDA, so they count as NCCL."""
-    table = {row["experiment"]: row for row in params.published()}
+    table = params.published_by_name()
     by_name = {row.name: row for row in rows}
     ran = [by_name[name] for name in names_here(group, rows).values() if name in by_name and by_name[name].good]
     ran = list({row.name: row for row in ran}.values())

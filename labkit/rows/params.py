@@ -163,6 +163,11 @@ def published() -> tuple[dict[str, Any], ...]:
     return tuple(_read_csv(folder() / "published_results.csv", columns, numbers=PUBLISHED_FIGURES))
 
 
+def published_by_name() -> dict[str, dict[str, Any]]:
+    """The published table by row name."""
+    return {row["experiment"]: row for row in published()}
+
+
 def _read_csv(path: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of a CSV file with exactly these columns, in any order; in some of them, positive numbers. Raises SpecError with file,
     line and column."""

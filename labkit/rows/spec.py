@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.rows import names
+from labkit.rows.catalog import DATASETS
 from labkit.rows.fields import SpecError, check_value, field, nearest, read_text, scale
 from labkit.rows.kinds import MAX_PROCESSES, STRATEGIES, Kind, kind_of, users_of
 
@@ -146,6 +147,21 @@ class Spec:
     def shards(self) -> int:
         """How many different parts the images of one step are cut into."""
         return self.world_size if self.kind.splits_batch else 1
+
+    @property
+    def train_images(self) -> int:
+        """Training images that are used in an epoch."""
+        return self.train_samples or DATASETS[self.dataset].train_images
+
+    @property
+    def test_images(self) -> int:
+        """Test images on which accuracy is measured."""
+        return self.test_samples or DATASETS[self.dataset].test_images
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full steps in an epoch; images that do not fill a step are left out."""
+        return self.train_images // self.images_per_step
 
     @property
     def images_per_step(self) -> int:

@@ -134,7 +134,6 @@ def _check_samples(spec: Spec) -> None:
     for key, most in (("train_samples", info.train_images), ("test_samples", info.test_images)):
         if getattr(spec, key) > most:
             raise SpecError(f"{key}={getattr(spec, key)}: {spec.dataset} has {most}; use at most that, or 0 for all")
-    images = spec.train_samples or info.train_images
-    if images < spec.images_per_step:
+    if not spec.steps_per_epoch:
         raise SpecError(f"batch_per_rank={spec.batch_per_rank}: one step of {spec.name} takes {spec.images_per_step} images, "
-                        f"and there are {images}; use a smaller batch or more train_samples")  # fmt: skip
+                        f"and there are {spec.train_images}; use a smaller batch or more train_samples")  # fmt: skip

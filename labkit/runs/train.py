@@ -22,7 +22,7 @@ from labkit.rows.spec import Spec
 from labkit.runs.asked import check_times
 from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, opening, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
-from labkit.runs.result import NoResult, Outcomes, Result, read_result
+from labkit.runs.result import NoResult, Outcomes, Result
 from labkit.system.files import Unreadable, read_kept, write_json
 
 OnProgress = Callable[[Planned, int, list[dict[str, Any]]], None]
@@ -88,10 +88,9 @@ def kept_result(folder: Path, spec: Spec) -> Result | None:
     """The result in a run's folder if it is valid: its conditions are those of now (see `conditions`), and its file can be read.
 
     Else None."""
-    if read_kept(folder / "result.json", conditions(spec)) is None:
-        return None
+    kept = read_kept(folder / "result.json", conditions(spec))
     try:
-        return read_result(folder / "result.json")
+        return None if kept is None else Result.from_json(kept, folder / "result.json")
     except Unreadable:
         return None
 
