@@ -59,16 +59,14 @@ def explorer(profile: str = "quick") -> Any:
 
     def work() -> None:
 
-        chosen = list(rows.value)
-        planned = get_ready(chosen, profiles.value)
-        view = Live("Row explorer", planned, show=lambda what: setattr(live, "value", what.html))
-
         def on_progress(*what: Any) -> None:
             if stopping.is_set():
                 raise KeyboardInterrupt
             view(*what)
 
         try:
+            planned = get_ready(list(rows.value), profiles.value)
+            view = Live("Row explorer", planned, show=lambda what: setattr(live, "value", what.html))
             train_rows(planned, 1, False, on_progress)
             live.value += "<p>done</p>"
         except KeyboardInterrupt:

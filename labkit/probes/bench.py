@@ -20,10 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
-from labkit.processes import fork_server, launch
+from labkit.probes.wire import wire
+from labkit.processes import fork_server
 from labkit.processes.digest import code_digest
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.fit import fit
@@ -157,35 +155,8 @@ def startup(turns: int) -> dict[str, Any]:
 
 def floors(turns: int) -> dict[str, Any]:
     """The limits of a step: a memory copy and an all-reduce of as many bytes as ResNet-18's gradients have (gloo, two ranks)."""
-    folder = folders.runs_folder() / "bench/floors"
-    ranks = launch.launch(launch.Job("labkit.probes.bench:wire", 2, folder, {"turns": turns}, threads=1))
-    return {"two local ranks, one thread each": ranks[0]}
-
-
-def wire(*, rank: int, progress: Any, turns: int) -> dict[str, float]:
-    """One of two ranks, in its own process: a copy and an all-reduce of 44.7 MB (11.2 million float32), and an all-reduce of 4
-    bytes. Medians: GB/s, milliseconds, and microseconds of latency."""
-    progress.at("all-reduce")
-    source = torch.ones(11_173_962)
-    into = torch.empty_like(source)
-
-    def seconds(operation: Callable[[], Any]) -> float:
-        times = []
-        for _ in range(max(5, turns)):
-            dist.barrier()
-            began = time.perf_counter()
-            operation()
-            times.append(time.perf_counter() - began)
-        return statistics.median(times)
-
-    copy_s, reduce_s = seconds(lambda: into.copy_(source)), seconds(lambda: dist.all_reduce(source))
-    small = torch.ones(1)
-    return {
-        "copy_gb_per_s": source.nbytes / copy_s / 1e9,
-        "all_reduce_ms": reduce_s * 1e3,
-        "all_reduce_gb_per_s": source.nbytes / reduce_s / 1e9,
-        "latency_us": seconds(lambda: dist.all_reduce(small)) * 1e6,
-    }
+    lines = wire(sizes=(1024, 4 * 11_173_962), turns=max(5, turns), fresh=True)
+    return {f"{line['way']}, {line['bytes']} bytes": {"median_ms": 1e3 * line["median_s"]} for line in lines}
 
 
 BENCHES = {function.__name__: function for function in (tutorial, two_ranks, startup, floors)}

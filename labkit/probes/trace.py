@@ -26,7 +26,6 @@ from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, conditions
 from labkit.runs.plan import plan
 from labkit.system.files import read_kept, write_json
-from labkit.system.machine import this_machine
 
 PROBE = (
     "trace.py",
@@ -160,7 +159,7 @@ def trace(
                 timeout_s=spec.timeout_s,
                 deadline_s=spec.deadline_s,
             )
-            kept = about | {"machine": this_machine().to_dict(), "ranks": launch.launch(job)}
+            kept = about | {"ranks": launch.launch(job)}
             write_json(folder / "trace.json", kept)
     zero = min(rank["steps"][0][0] for rank in kept["ranks"])
     for rank in kept["ranks"]:

@@ -14,12 +14,10 @@ from typing import Any
 
 from labkit.engine.job import Job
 from labkit.processes import launch
-from labkit.processes.digest import code_digest
 from labkit.rows.fields import SpecError
-from labkit.runs.folders import claimed, commit, runs_folder
+from labkit.runs.folders import claimed, commit, runs_folder, surroundings
 from labkit.system.files import read_kept, write_json
-from labkit.system.machine import this_machine, versions
-from labkit.system.tuning import outside_settings
+from labkit.system.machine import this_machine
 
 SIZES = tuple(2**k for k in range(10, 27, 2))  # 1 KiB to 64 MiB
 LARGE = 2**24  # bytes; from this size on there are at most three turns: one of 64 MiB takes 80 ms between two CPU ranks
@@ -43,8 +41,7 @@ def wire(
             f"backend=nccl: needs {ranks} CUDA devices, this machine has {len(this_machine().cuda)}; use backend=gloo"
         )
     folder = runs_folder() / "probes/wire" / f"{backend}-{ranks}-{turns}-{max(sizes)}"
-    about = {"machine": this_machine().to_dict(), "versions": versions(), "code": code_digest(), "sizes": list(sizes)}
-    about |= {"environment": outside_settings(), "probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
+    about = surroundings() | {"sizes": list(sizes), "probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = None if fresh else read_kept(folder / "wire.json", about)
     if kept is None:
         with claimed(folder):

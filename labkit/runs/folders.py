@@ -13,7 +13,7 @@ from typing import Any
 from labkit.processes.digest import code_digest
 from labkit.rows import params
 from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
-from labkit.system.files import open_lock, refuse_links, take_lock, write_json
+from labkit.system.files import open_lock, refuse_links, remove_unless_held, take_lock, write_json
 from labkit.system.machine import this_machine, versions
 from labkit.system.places import place
 from labkit.system.tuning import outside_settings
@@ -59,7 +59,12 @@ def keep(folder: Path, outcome: dict[str, Any], began: float) -> None:
 
 def conditions(spec: Spec) -> dict[str, Any]:
     """What a kept result and a new run must have in common, so that the result is still valid for the run."""
-    about = {"spec": spec.to_dict(), "machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
+    return {"spec": spec.to_dict()} | surroundings()
+
+
+def surroundings() -> dict[str, Any]:
+    """What every figure depends on besides its row: machine, versions, code, and variables that change speed."""
+    about = {"machine": this_machine().to_dict(), "versions": versions(), "code": code_digest()}
     return about | {"environment": outside_settings()}
 
 
@@ -112,18 +117,7 @@ def claimed(folder: Path) -> Iterator[None]:
 def clear_abandoned() -> None:
     """Remove what the ranks of killed launchers left for them: the `scratch` of every run that nobody holds."""
     for scratch in [*runs_folder().glob("*/*/*/scratch"), *runs_folder().glob("*/*/trace/*/scratch")]:
-        try:
-            lock = os.open(scratch.parent / ".lock", os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:  # no run's folder, or somebody else's
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not scratch.is_symlink():
-                shutil.rmtree(scratch, ignore_errors=True)
-        except OSError:  # a run is under way
-            pass
-        finally:
-            os.close(lock)
+        remove_unless_held(scratch, scratch.parent / ".lock")
 
 
 def held(folder: Path) -> bool:

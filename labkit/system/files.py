@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import stat
 import tempfile
 import threading
@@ -110,6 +111,22 @@ def take_lock(file: IO[bytes], path: Path, how: int) -> None:
         raise OSError(
             f"{path.parent}: its file system keeps no locks ({error.strerror}); set LABKIT_RUNS to a folder on a local disk"
         ) from error
+
+
+def remove_unless_held(folder: Path, lock_file: Path) -> None:
+    """Delete a folder, unless a process holds this lock. Leaves it where the lock cannot be opened: it is not ours."""
+    try:
+        lock = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # its owner lives
+        pass
+    finally:
+        os.close(lock)
 
 
 def try_folder(folder: Path) -> None:

@@ -11,6 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from labkit.system.files import remove_unless_held
+
 PREFIX = "labkit-"
 LONGEST_SOCKET_PATH = 103  # characters: macOS allows 104 bytes with the zero at the end, Linux 108
 SOCKET_NAME = len("/labkit-12345678/listener-12345678")
@@ -48,17 +50,7 @@ def _short_place() -> str:
 
 def _clear_abandoned(place: str) -> None:
     for folder in Path(place).glob(f"{PREFIX}*"):
-        try:
-            lock = os.open(folder / "owner", os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:  # just made, of another kind, or somebody else's
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # its owner lives
-            pass
-        finally:
-            os.close(lock)
+        remove_unless_held(folder, folder / "owner")
 
 
 def _remove(folder: Path, owner: int) -> None:
