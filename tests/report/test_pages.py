@@ -67,7 +67,8 @@ def test_a_page_shows_any_text_as_it_is(said):
     shown = plain(said)
     markdown = f"{table(['x'], [[shown]])}\n\n- a {shown} z\n\n> a {shown} z\n\n[a {shown} z](link)\n"
     found = page(markdown, Words("en"), {}).partition("<main>")[2]
-    assert set(re.findall(r"<(\w+)", found)) <= set("div table thead tbody tr th td ul li blockquote p a wbr".split())
+    known = "div|table|thead|tbody|tr|th|td|ul|li|blockquote|p|a|wbr"
+    assert [tag for tag in re.findall(r"<(\w+)", found) if not re.fullmatch(known, tag)] == []
     parts = [html.unescape(re.sub("<[^>]*>", "", part)) for part in re.findall("<(?:td|li|p)>(.*)</(?:td|li|p)>", found)]
     line = " ".join(said.split())
     assert [" ".join(part.split()) for part in parts] == [line, *[" ".join(f"a {line} z".split())] * 3]
