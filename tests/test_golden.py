@@ -83,7 +83,9 @@ def same_as(name: str, text: str) -> None:
 
 
 def frozen(text: str, folder: Path) -> str:
-    """The text without what differs from run to run: the test's folder, and the bytes of pictures."""
+    """The text without what differs from run to run: the test's folder, and the bytes of pictures. Nor are these files about looks:
+    the style sheet is left out."""
+    text = re.sub(r"<style>.*?</style>", "<style>…</style>", text, flags=re.S)
     return re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "<picture>", text.replace(str(folder), "<folder>"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from labkit.report.source import FILE, from_folders, settings_of
 from labkit.report.view import Found
 from labkit.report.words import LANGUAGES
-from labkit.report.write import STYLES, Content, file_of, published_source, report_path, texts
+from labkit.report.write import FORMATS, Content, file_of, published_source, report_path, texts
 from labkit.rows import params
 from labkit.system.files import write_whole
 
@@ -19,7 +19,7 @@ LONGEST = 160  # characters of a line that are shown
 
 def report_files(path: Path) -> list[Path]:
     """The report's files that are there. `path`: of report.md, be it there or not."""
-    files = [file_of(path.absolute(), language, style) for language in LANGUAGES for style in STYLES]
+    files = [file_of(path.absolute(), language, ending) for language in LANGUAGES for ending in FORMATS]
     return [file for file in files if file.exists()]
 
 
@@ -90,7 +90,7 @@ def headers_of(lines: list[str]) -> list[list[str]]:
     """For each line the first line of the table that it is in."""
     found, header = [], []
     for line in lines:
-        if line != "<tbody>":
+        if line not in ("</thead>", "<tbody>"):
             header = (header or row) if (row := cells(line)) else []
         found.append(header)
     return found

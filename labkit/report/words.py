@@ -1,46 +1,38 @@
-"""The report's texts: all words of a language lie in templates/words.<language>.yaml; here they are set in Markdown or HTML.
+"""The report's texts: all words of a language lie in templates/words.<language>.yaml; here values are put into their places.
 
-A text is Markdown with {places} for values. Values are escaped for the format, unless they are set already (`Markup`); so
-what a machine said, or a file's name, can break neither a table nor a page.
+A text is Markdown with {places} for values. Values are escaped, unless they are set already (`Markup`); so what a machine said,
+or a file's name, can break neither a table nor a page.
 """
 
 import functools
+import html
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from labkit.report.markdown import plain
 from labkit.rows.yaml_files import read_yaml
 
 TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("en", "zh")
 
 
-@dataclass(frozen=True)
-class Style:
-    """How a format writes things: `escape` shows text as it is, `inline` sets the Markdown of our own texts."""
-
-    name: str
-    escape: Callable[[Any], str]
-    inline: Callable[[str], str]
-    code: str  # with {} for the text
-    link: str  # with {href} and {text}
+def plain(text: Any) -> Markup:
+    """Text as Markdown that shows it as it is, on one line. Text that is set already (`Markup`) stays as it stands."""
+    if isinstance(text, Markup):
+        return text
+    escaped = html.escape(" ".join(str(text).split()), quote=False).replace("\\", "&#92;")
+    return Markup(re.sub(r"[*`\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", escaped))  # within a word, _ means nothing
 
 
-def inline_html(text: str) -> str:
-    """The few marks that our texts use: **bold**, *emphasis*, `code`."""
-    text = str(escape(text))
-    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
-    text = re.sub(r"\*(.+?)\*", r"<em>\1</em>", text)
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", text)
-
-
-MARKDOWN = Style("md", plain, str, "`{}`", "[{text}]({href})")
-HTML = Style("html", escape, inline_html, "<code>{}</code>", '<a href="{href}">{text}</a>')
+def table(header: list[str], rows: list[list[str]], right_from: int = 1) -> Markup:
+    """A table, its columns from `right_from` on aligned right. Cells are Markdown already; none can break the table. Columns are not
+    padded: the width of Chinese text is the reader's font's affair."""
+    rule = ["---" if column < right_from else "---:" for column in range(len(header))]
+    lines = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in [header, rule, *rows]]
+    return Markup("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 @functools.cache
@@ -58,34 +50,42 @@ def texts(language: str) -> dict[str, Any]:
 
 
 class Words:
-    """`t(key, **values)` is a text of one language, set in one format. `t(key, n=1)` takes the form for one, if there is one."""
+    """`t(key, **values)` is a text of one language, in Markdown. `t(key, n=1)` takes the form for one, if there is one."""
 
-    def __init__(self, language: str, style: Style):
-        self.language, self.style, self.texts = language, style, texts(language)
+    def __init__(self, language: str):
+        self.language, self.texts = language, texts(language)
 
     def __call__(self, key: str, **values: Any) -> Markup:
-        """The text of this key with its values, set in the format. `n` chooses between the forms for one and for more."""
+        """The text of this key with its values. `n` chooses between the forms for one and for more."""
         text = self.texts[key]
         if isinstance(text, dict):
             text = text["one" if str(values["n"]) == "1" else "other"]
-        return Markup(self.style.inline(text).format(**{name: self.set(value) for name, value in values.items()}))
+        return Markup(text.format(**{name: plain(value) for name, value in values.items()}))
 
     def known(self, key: str, otherwise: Any) -> Markup:
         """The text of this key; `otherwise` as it stands if there is none (a status that is new)."""
-        return self(key) if key in self.texts else Markup(self.set(otherwise))
+        return self(key) if key in self.texts else plain(otherwise)
 
-    def set(self, value: Any) -> str:
-        """A value, escaped for the format unless it is set already."""
-        return value if isinstance(value, Markup) else Markup(self.style.escape(value))
+    def header(self, section: str, keys: Iterable[str]) -> list[Markup]:
+        """Texts of a section: the headings of a table's columns, or the lines of a list."""
+        return [self(f"{section}.{key}") for key in keys]
 
     def listed(self, items: Iterable[Any], separator: str = "separator.list") -> Markup:
         """Items with a separator of this language between them."""
-        return Markup(str(self.texts[separator]).join(self.set(item) for item in items))
+        return Markup(str(self.texts[separator]).join(map(plain, items)))
+
+    def sentences(self, *parts: Markup) -> Markup:
+        """Sentences one after the other. An empty one is left out."""
+        return self.listed((part for part in parts if part), "separator.sentence")
 
     def code(self, text: str) -> Markup:
-        """A name or a command. In Markdown it stands as it is: names and settings hold no backtick."""
-        return Markup(self.style.code.format(text if self.style is MARKDOWN else escape(text)))
+        """A name or a command. It stands as it is: names and settings hold no backtick."""
+        return Markup(f"`{text}`")
+
+    def codes(self, names: Iterable[str]) -> Markup:
+        """A list of names or commands."""
+        return self.listed(map(self.code, names))
 
     def link(self, text: Any, href: str) -> Markup:
-        """A link of the format."""
-        return Markup(self.style.link.format(text=self.set(text), href=escape(href)))
+        """A link that shows the text and leads to `href`."""
+        return Markup(f"[{plain(text)}]({escape(href)})")

@@ -2,9 +2,10 @@
 
 source.py      what it is made from: result folders, or the file of a published report
 view.py        what it tells, as plain data
-words.py       templates/words.*.yaml in Markdown or HTML
-sentences.py   the data in the words' places
-templates/     how Markdown and page are arranged
+words.py       the texts in templates/words.*.yaml, and what Markdown they need
+sentences.py   the data in the texts' places
+templates/     how the Markdown is arranged, and how a page looks
+page.py        a page from the Markdown
 check.py       are the files as the results say?
 """
 
@@ -19,21 +20,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from labkit.report.markdown import table
+from labkit.report.page import page
 from labkit.report.sentences import Say
 from labkit.report.source import FILE, Source, from_file, from_folders, to_publish
 from labkit.report.view import Found, view
-from labkit.report.words import HTML, LANGUAGES, MARKDOWN, TEMPLATES, Style, Words
+from labkit.report.words import LANGUAGES, TEMPLATES, Words, plain, table
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.system.files import write_whole
 
-STYLES = (MARKDOWN, HTML)
-COLOURS = 128  # of an inlined picture
-OPENING = ("results", "groups", "plots")  # sections as published; those that follow are ours
-SECTIONS = (
-    *OPENING, "about", "overviews", "beside", "absent", "agreement", "time", "meaning", "notebooks", "run", "again",
-)  # fmt: skip
+FORMATS = ("md", "html")
+COLOURS = 128  # of a picture in a page
 
 
 def write_report(
@@ -108,8 +105,8 @@ def check_place(path: Path, publish: bool = False) -> None:
 def keep_results(path: Path, runs: Path) -> None:
     """Raise OSError if a report with results stands where one without would go: those are somewhere else, or were deleted."""
     for language in LANGUAGES:
-        for style in STYLES:
-            file, nothing = file_of(path, language, style), Words(language, style)("results.none")
+        for ending in FORMATS:
+            file, nothing = file_of(path, language, ending), Words(language)("results.none")
             if file.exists() and str(nothing) not in file.read_text(encoding="utf-8"):
                 raise OSError(
                     f"{file}: shows results, and there are none in {runs}; the report was left as it is. "
@@ -125,9 +122,9 @@ def checked(languages: Iterable[str]) -> tuple[str, ...]:
     return asked
 
 
-def file_of(path: Path, language: str, style: Style) -> Path:
+def file_of(path: Path, language: str, ending: str) -> Path:
     """report.md, report.html, report.zh.md, report.zh.html"""
-    return path.with_name(f"{path.stem}{'' if language == 'en' else f'.{language}'}.{style.name}")
+    return path.with_name(f"{path.stem}{'' if language == 'en' else f'.{language}'}.{ending}")
 
 
 class Content:
@@ -136,67 +133,60 @@ class Content:
     def __init__(self, found: Found, path: Path):
         self.found, self.path, self.view = found, path, view(found)
         self.overviews, self.figures = pictures(self.view, path.parent / "plots")
-        stems = [*self.overviews, *self.figures.values()]
-        self.inlined = {stem: inlined(path.parent / "plots" / f"{stem}.png") for stem in stems}
-        there = {section: bool(self.view["results"]) for section in ("beside", "agreement", "time", "meaning", "run")}
-        there |= {"overviews": bool(self.overviews), "notebooks": bool(self.view["notebooks"])}
-        self.sections = [section for section in SECTIONS if there.get(section, True)]
+        paths = [f"plots/{stem}.png" for stem in [*self.overviews, *self.figures.values()]]
+        self.inlined = {plot: inlined(path.parent / plot) for plot in paths}
 
 
 def texts(content: Content, languages: tuple[str, ...], classic: bool = False) -> dict[Path, str]:
     """What belongs into each file. `classic`: into those with the published sections alone, where names are no links."""
-    path, view, template = content.path, content.view, "report"
+    path, view, template = content.path, content.view, "report.md.j2"
     if classic:
         path = path.with_name(f"{path.stem}.classic.md")
         view = view | {"links": {}, "results": [line | {"stands_for": False} for line in view["results"]]}
-        template = "opening"
+        template = "opening.md.j2"
     written: dict[Path, str] = {}
     for language in languages:
-        for style in STYLES:
-            t = Words(language, style)
-            text = (
-                environment(style)
-                .get_template(f"{template if style is MARKDOWN else 'report'}.{style.name}.j2")
-                .render(
-                    t=t,
-                    v=view,
-                    say=Say(view, t),
-                    classic=classic,
-                    language=language,
-                    navigation=navigation(path, languages, t),
-                    sections=content.sections,
-                    overviews=content.overviews,
-                    figures=content.figures,
-                    pictures=content.inlined,
-                )
+        t = Words(language)
+        ways = {ending: navigation(path, languages, t, ending) for ending in FORMATS}
+        text = (
+            environment()
+            .get_template(template)
+            .render(
+                t=t,
+                v=view,
+                say=Say(view, t),
+                language=language,
+                navigation=ways["md"],
+                overviews=content.overviews,
+                figures=content.figures,
             )
-            written[file_of(path, language, style)] = re.sub(r"\n\s*\n+", "\n\n", text).strip() + "\n"
+        )
+        text = re.sub(r"\n\s*\n+", "\n\n", text).strip() + "\n"
+        written[file_of(path, language, "md")] = text
+        # The page is made from the same text. Only the line of links to the other files is its own.
+        written[file_of(path, language, "html")] = page(text.replace(ways["md"], ways["html"]), t, content.inlined)
     return written
 
 
 @functools.cache
-def environment(style: Style) -> Any:
-    """Jinja2 set up for a format: whatever a template writes is escaped, unless it is set already; a missing value is an error."""
+def environment() -> Any:
+    """Jinja2 set up for Markdown: whatever a template writes is escaped, unless it is set already; a missing value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # late: keeps jinja2 out of a process that does not need it
 
-    def set_in_markdown(value: Any) -> Any:
-        return value if isinstance(value, Markup) else Markup(style.escape(value))
-
-    how: dict[str, Any] = {"autoescape": True} if style is HTML else {"finalize": set_in_markdown}
-    made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **how)
-    made.globals["table"] = lambda *cells: Markup(table(*cells))
+    loader = FileSystemLoader(TEMPLATES)
+    made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=plain)
+    made.globals["table"] = table
     return made
 
 
-def navigation(path: Path, languages: tuple[str, ...], t: Words) -> Markup:
+def navigation(path: Path, languages: tuple[str, ...], t: Words, ending: str) -> Markup:
     """The same report in the other languages, and in the other format."""
     parts = []
     for language in languages:
-        name = Words(language, t.style)("language")
-        href = file_of(path, language, t.style).name
+        name, href = Words(language)("language"), file_of(path, language, ending).name
         parts.append(name if language == t.language else t.link(name, href))
-    other = MARKDOWN if t.style is HTML else HTML
-    parts.append(t.link(t(f"nav.{other.name}"), file_of(path, t.language, other).name))
+    (other,) = set(FORMATS) - {ending}
+    parts.append(t.link(t(f"nav.{other}"), file_of(path, t.language, other).name))
     return Markup(" · ".join(parts))
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from labkit.plots import overviews as plots
 from labkit.report import words as report_words
+from labkit.report.page import page
 from labkit.report.sentences import Say
-from labkit.report.words import HTML, LANGUAGES, MARKDOWN, Words
+from labkit.report.words import LANGUAGES, Words
 from labkit.report.write import write_report
 from labkit.results import ranks, verdict
 from labkit.results.metrics import COMPARED
@@ -124,28 +125,29 @@ def test_the_words_for_an_order_follow_its_correlation(monkeypatch, here, englis
     ]
     line = ranks.metric_agreement(SimpleNamespace(key="images_per_s", published="p"), rows)
     for language, words in (("en", english), ("zh", chinese)):
-        assert words in Say({}, Words(language, MARKDOWN)).agreed(line)
+        assert words in Say({}, Words(language)).agreed(line)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("style", [MARKDOWN, HTML])
-def test_every_text_can_be_set(language, style):
-    t = Words(language, style)
+def test_every_text_can_be_set(language):
+    t = Words(language)
     for key, text in t.texts.items():
         for n in (1, 2):
             form = text if isinstance(text, str) else text["one" if n == 1 else "other"]
             said = t(key, **{name: n for name in places(form)})
-            assert "{" not in said and (style is not HTML or ("*" not in said and "`" not in said)), key
+            assert "{" not in said, key
+            shown = page(f"- {said}\n", t, {}).partition("<main>")[2]
+            assert "*" not in shown and "`" not in shown, f"{key}: a mark is not set in the page"
 
 
 def test_values_are_escaped_and_set_text_is_not():
-    markdown, page = Words("en", MARKDOWN), Words("en", HTML)
-    assert markdown("verdict.line", figure="a*b|<c>", verdict=markdown.code("x_y")) == r"**a\*b|&lt;c&gt;**: `x_y`"
-    assert page("verdict.line", figure="a*b*|<c>", verdict=page.code("<x>")) == (
-        "<strong>a*b*|&lt;c&gt;</strong>: <code>&lt;x&gt;</code>"
-    )
-    assert page.link("<i>", 'a"b') == '<a href="a&#34;b">&lt;i&gt;</a>'
-    assert page("run.epochs", n=1) == "1 epoch" and page("run.epochs", n=2) == "2 epochs"
+    t = Words("en")
+    said = t("verdict.line", figure="a*b|<c>", verdict=t.code("x<y"))
+    assert said == r"**a\*b|&lt;c&gt;**: `x<y`"
+    assert "<p><strong>a*b|&lt;c&gt;</strong>: <code>x&lt;y</code></p>" in page(said, t, {})
+    assert t.link("<i>", 'a"b') == "[&lt;i&gt;](a&#34;b)"
+    assert '<p><a href="a%22b">&lt;i&gt;</a></p>' in page(t.link("<i>", 'a"b'), t, {})
+    assert t("run.epochs", n=1) == "1 epoch" and t("run.epochs", n=2) == "2 epochs"
 
 
 # -- both languages -----------------------------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ def test_no_english_heading_is_left_in_the_chinese_report(tmp_path, pictures):
     assert all(re.search(CHINESE, column) or column.startswith(("Spearman", "Kendall", *AS_PUBLISHED)) for column in columns)
 
 
-def test_every_number_of_a_row_leads_to_its_folder(tmp_path):
+def test_a_row_s_name_leads_to_its_folder(tmp_path):
     everything()
     pages = Page(written(tmp_path)["report.html"])
     folder = re.compile(rf"runs/quick/{DDP}(/\d+)?$")

@@ -1,19 +1,21 @@
 """The report as a page: it needs no network, nothing that a machine said breaks it, and every section is there."""
 
+import html
 import json
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis.strategies import sampled_from, text
 from markupsafe import Markup
 
 from labkit.plots import overviews as plots
 from labkit.report import words as report_words
-from labkit.report.markdown import table
+from labkit.report.page import SECTIONS, page
 from labkit.report.source import from_folders
 from labkit.report.view import TIMES, Found, view
-from labkit.report.words import TEMPLATES
-from labkit.report.write import SECTIONS
+from labkit.report.words import LANGUAGES, TEMPLATES, Words, plain, table
 from labkit.results.metrics import PUBLISHED
 from labkit.runs import folders
 from tests.helpers.made_up import CPU, cells, use
@@ -55,6 +57,38 @@ def test_what_a_machine_said_breaks_nothing(tmp_path, name):
         for part in re.findall(r"(?:^\|.*\n)+", text, re.M):
             assert len({len(line) for line in cells(part)}) == 1, part
         assert widths == {3, 5, 7, 10}
+
+
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@example("<script>alert(1)</script> | `a` *b* _c_ **d** [x](y) ![x](y) <http://z> &lt; \\* # 1. - > ~~e~~ a_b")
+@given(text(sampled_from("ab1 .#-+>_*`|[]()!<>&;~\\\"'\n\t:/=$^{}中（“"), max_size=20))
+def test_a_page_shows_any_text_as_it_is(said):
+    """In a cell, a list, a quotation, and as the text of a link."""
+    shown = plain(said)
+    markdown = f"{table(['x'], [[shown]])}\n\n- a {shown} z\n\n> a {shown} z\n\n[a {shown} z](link)\n"
+    found = page(markdown, Words("en"), {}).partition("<main>")[2]
+    known = "div|table|thead|tbody|tr|th|td|ul|li|blockquote|p|a|wbr"
+    assert [tag for tag in re.findall(r"<(\w+)", found) if not re.fullmatch(known, tag)] == []
+    parts = [html.unescape(re.sub("<[^>]*>", "", part)) for part in re.findall("<(?:td|li|p)>(.*)</(?:td|li|p)>", found)]
+    line = " ".join(said.split())
+    assert [" ".join(part.split()) for part in parts] == [line, *[" ".join(f"a {line} z".split())] * 3]
+
+
+def test_a_page_has_all_that_its_markdown_says(tmp_path, pictures):
+    """Without the marks, in the same order. Only the line that leads to the other files differs, and the contents."""
+    everything()
+    texts = written(tmp_path)
+    for language in LANGUAGES:
+        name = "report" if language == "en" else "report.zh"
+        main = re.sub("<nav.*</nav>\n|<wbr>", "", texts[f"{name}.html"].partition("<main>")[2])
+        assert not re.search(r"\*\*|`", re.sub("<td>.*</td>", "", main)), "a mark that is not set"
+        ids = re.findall('id="([^"]*)"', main)
+        assert [one for one in ids if one in SECTIONS] == [one for one in SECTIONS if one in ids] and "group-10" in ids
+        headings = [html.unescape(one) for one in re.findall("<h[123][^>]*>(.*)</h", main)]
+        assert headings == re.findall("^#+ (.*)", texts[f"{name}.md"], re.M)
+        for tag, mark in (("li", "- "), ("tr", "\\| (?!---)"), ("blockquote", "> "), ("figure", "!\\[")):
+            assert len(re.findall(f"<{tag}[ >]", main)) == len(re.findall(f"^{mark}", texts[f"{name}.md"], re.M)) > 0
+        assert main.count('<blockquote class="note">') == len(re.findall(r"^> \*\*", texts[f"{name}.md"], re.M)) > 0
 
 
 def test_a_report_without_results_is_a_page_too(tmp_path):

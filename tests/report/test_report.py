@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from labkit.plots import overviews as plots
-from labkit.report.markdown import plain
+from labkit.report.words import plain
 from labkit.report.write import write_report
 from labkit.results import table
 from labkit.results.table import read_results
