@@ -1,7 +1,5 @@
 """The report as a page that needs no network: its Markdown as HTML, with the style sheet and the pictures in it."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from typing import Any
