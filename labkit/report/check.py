@@ -31,7 +31,7 @@ def report_to_check(profile: str = "quick", overrides: dict[str, Any] | None = N
 
 
 def check_report(profile: str, overrides: dict[str, Any], path: Path, rewrite: bool = False) -> list[str]:
-    """Where the report's files differ from what the results say, a line each; none: nowhere. The results are those in the file
+    """Where the report's files differ from what the results say: one line for each difference, an empty list if there is none. The results are those in the file
     beside a published report, else those in the profile's folders. Draws nothing: a page must show the pictures that lie in
     plots/. `rewrite`: replace each file that differs.
 
@@ -125,4 +125,5 @@ def around(one: str, two: str) -> tuple[str, str]:
     at = next((n for n, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
     start = max(0, at - LONGEST // 2)
     cut = [text[start : start + LONGEST] for text in (one, two)]
-    return "…" * (start > 0) + cut[0], "…" * (start > 0) + cut[1]
+    before = "…" if start else ""
+    return before + cut[0], before + cut[1]

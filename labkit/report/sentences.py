@@ -232,8 +232,8 @@ class Say:
     def machine(self, machine: dict[str, Any]) -> Markup:
         """A machine: processor, memory, system and devices."""
         devices = self.t.listed(machine["cuda"]) if machine["cuda"] else self.t("run.no_cuda")
-        about = {key: machine[key] for key in ("cpu", "cores", "system")}
-        return self.t("run.one_machine", memory=machine["memory_gib"], devices=devices, **about)
+        cpu, cores, system, memory = (machine[key] for key in ("cpu", "cores", "system", "memory_gib"))
+        return self.t("run.one_machine", cpu=cpu, cores=cores, system=system, memory=memory, devices=devices)
 
     def data(self, data: dict[str, Any]) -> Markup:
         """A data set, and how much of it was trained on."""
@@ -243,6 +243,7 @@ class Say:
         """The commands that make this report again, and that check it."""
         name, settings = self.view["profile"], self.view["settings"]
         changed = settings.removeprefix(f"--profile {name}").strip()
-        make = "make report" + f" PROFILE={name}" * (name != "quick") + f' ARGS="{changed}"' * bool(changed)
+        profile = "" if name == "quick" else f" PROFILE={name}"
+        make = f"make report{profile}" + (f' ARGS="{changed}"' if changed else "")
         report, check = (f"labkit {word} {settings}" for word in ("report", "check"))
         return self.t("again.text", make=self.t.code(make), command=self.t.code(report), check=self.t.code(check))

@@ -1,4 +1,4 @@
-"""The report as plain data: everything that it tells, no word of how. The templates say it, in two languages.
+"""The report as plain data: all its content, without its words. The templates say it, in two languages.
 
 Figures are texts with the digits that are shown; None where there is none. Links are relative to the report's folder, by
 row name in `links`.

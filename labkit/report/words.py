@@ -29,7 +29,7 @@ def plain(text: Any) -> Markup:
 
 def table(header: list[str], rows: list[list[str]], right_from: int = 1) -> Markup:
     """A table, its columns from `right_from` on aligned right. Cells are Markdown already; none can break the table. Columns are not
-    padded: the width of Chinese text is the reader's font's affair."""
+    padded: the width of Chinese text depends on the font."""
     rule = ["---" if column < right_from else "---:" for column in range(len(header))]
     lines = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in [header, rule, *rows]]
     return Markup("\n".join(f"| {' | '.join(line)} |" for line in lines))

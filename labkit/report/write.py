@@ -89,7 +89,7 @@ def published_source(file: Path, settings: str) -> Source:
 
 
 def check_place(path: Path, publish: bool = False) -> None:
-    """Raise OSError unless a report and its plots can be written there: to be asked before the work of an hour is done for it."""
+    """Raise OSError unless a report and its plots can be written there. Call it before the training."""
     folder = path.absolute().parent
     if not publish and (folder == params.ROOT or (folder / FILE).exists()):
         raise OSError(f"{folder}: holds the published report; add --publish to replace it, or name another folder")
@@ -103,14 +103,14 @@ def check_place(path: Path, publish: bool = False) -> None:
 
 
 def keep_results(path: Path, runs: Path) -> None:
-    """Raise OSError if a report with results stands where one without would go: those are somewhere else, or were deleted."""
+    """Raise OSError if a report with results would be replaced by one without."""
     for language in LANGUAGES:
         for ending in FORMATS:
             file, nothing = file_of(path, language, ending), Words(language)("results.none")
             if file.exists() and str(nothing) not in file.read_text(encoding="utf-8"):
                 raise OSError(
-                    f"{file}: shows results, and there are none in {runs}; the report was left as it is. "
-                    "Set LABKIT_RUNS to the folder of the results, or delete the report to have one without"
+                    f"{file}: this report shows results, but {runs} has none; the report was not changed. "
+                    "Set LABKIT_RUNS to the folder of the results, or delete the report to write an empty one"
                 )
 
 

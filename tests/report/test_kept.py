@@ -32,7 +32,9 @@ def test_a_report_without_results_replaces_none_with_results(tmp_path: Path, mon
     before = {path: path.read_bytes() for path in files}
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "elsewhere"))
     for language in ("en", "zh"):
-        with pytest.raises(OSError, match=r"report.md: shows results, and there are none in \S*/elsewhere/quick; .*LABKIT_RUNS"):
+        with pytest.raises(
+            OSError, match=r"report.md: this report shows results, but \S*/elsewhere/quick has none; .*LABKIT_RUNS"
+        ):
             write_report(path=report, languages=(language,))
     assert {path: path.read_bytes() for path in files} == before
     for file in files:
