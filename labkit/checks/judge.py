@@ -53,9 +53,9 @@ class Verdict:
         box = f"background:{back};color:#1a1a1a;border-left:6px solid {edge};padding:8px 12px"
         parts = [f'<b style="color:{edge}">{html.escape(self.head())}</b> {marked_up(self.message)}']
         if self.picture:
-            parts.append(
-                f'<pre style="background:none;color:inherit;margin:6px 0;overflow-x:auto">{html.escape(self.picture)}</pre>'
-            )
+            # Long lines scroll: JupyterLab would break them in the middle of a word.
+            look = "background:none;color:inherit;margin:6px 0;overflow-x:auto;white-space:pre;word-break:normal"
+            parts.append(f'<pre style="{look}">{html.escape(self.picture)}</pre>')
         if self.hint:
             parts.append(f"<p style='margin:6px 0 0'>Hint: {marked_up(self.hint)}</p>")
         return {"text/html": f'<div style="{box}">{"".join(parts)}</div>', "text/plain": str(self)}

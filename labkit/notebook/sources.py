@@ -7,10 +7,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from labkit.notebook.cells import Html, Text
+from labkit.notebook.cells import Html
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.kinds import STRATEGIES
 
+# Long lines scroll: JupyterLab would break them in the middle of a word.
+BOX = "font-size:13px;line-height:1.35;padding:6px 10px;margin:0;overflow-x:auto;white-space:pre;word-break:normal"
 PACKAGE = Path(__file__).parents[1]
 COLOURS = {"+": ("#e6f4ea", "#137333"), "-": ("#fce8e6", "#a50e0e"), " ": ("transparent", "inherit")}
 
@@ -27,12 +29,12 @@ def diff(one: str, other: str) -> Html:
     for line in lines:
         ground, ink = COLOURS[line[0]]
         spans.append(f'<span style="display:block;background:{ground};color:{ink}">{html.escape(line) or " "}</span>')
-    box = 'style="font-size:13px;line-height:1.35;overflow-x:auto;border-left:3px solid #bbb;padding:6px 10px;margin:0"'
     source = "".join(spans)
-    return Html(f"<p><b>{html.escape(title)}</b></p><pre {box}>{source}</pre>", "\n".join([title, *lines]))
+    box = f'<pre style="{BOX};border-left:3px solid #bbb">{source}</pre>'
+    return Html(f"<p><b>{html.escape(title)}</b></p>{box}", "\n".join([title, *lines]))
 
 
-def code(name: str) -> Text:
+def code(name: str) -> Html:
     """The source of a strategy ("ddp"), of a part of it ("collective.Collective.flat"), or of anything in labkit
     ("data.batches.Draws").
 
@@ -55,9 +57,15 @@ def code(name: str) -> Text:
     return fenced(f"labkit/{file.relative_to(PACKAGE).as_posix()}", source)
 
 
-def fenced(title: str, source: str) -> Text:
-    """Python source as Markdown, with its file as the title."""
-    return Text(f"`{title}`\n\n```python\n{source.strip()}\n```")
+def fenced(title: str, source: str) -> Html:
+    """Python source in colours, with its file as the title. Its text is Markdown."""
+    from pygments import highlight  # late: keeps pygments out of a process that does not need it
+    from pygments.formatters import HtmlFormatter  # late: as above
+    from pygments.lexers import PythonLexer  # late: as above
+
+    coloured = highlight(source.strip(), PythonLexer(), HtmlFormatter(noclasses=True, nowrap=True))
+    box = f'<pre style="{BOX};background:#f8f8f8;color:#1a1a1a">{coloured}</pre>'
+    return Html(f"<p><code>{html.escape(title)}</code></p>{box}", f"`{title}`\n\n```python\n{source.strip()}\n```")
 
 
 def strategy_file(name: str) -> Path:

@@ -116,7 +116,10 @@ def test_diff_shows_the_real_files():
     assert "DistributedDataParallel" in shown.html
     with pytest.raises(SpecError, match="did you mean 'ddp'"):
         labkit.diff("single", "dpd")
-    assert "def ring_all_reduce" in str(labkit.code("strategy.ring_all_reduce"))
+    assert "white-space:pre;" in shown.html, "JupyterLab would break lines in the middle of a word"
+    ring = labkit.code("strategy.ring_all_reduce")
+    assert "def ring_all_reduce" in str(ring) and "white-space:pre;" in ring.html
+    assert "labkit/strategy.py" in ring.html and "ring_all_reduce</span>" in ring.html, "in colours"
     for unknown in ("strategy.ring_all_reduces", "data.Draws.nothing", "no_module", "../labkit/rows/spec", "", "."):
         with pytest.raises(SpecError, match="nothing with this name"):
             labkit.code(unknown)
