@@ -56,3 +56,11 @@ def test_repeats_come_by_number() -> None:
         put(SINGLE, repeat=repeat)
     assert [one.repeat for one in read_results("quick")[SINGLE]] == [1, 2, 10]
     assert read_results("quick", ["another"]) == {}
+
+
+def test_a_try_of_a_status_that_is_none_is_told(folder: Path) -> None:
+    told = read_json(folder / "result.json")
+    (folder / "result.json").unlink()
+    write_json(folder / "attempt.json", told | {"status": "gone", "reason": "why"})
+    [[outcome]] = read_results("quick").values()
+    assert outcome.status == "unreadable" and "attempt.json: the status 'gone' is none of failed, oom" in outcome.reason
