@@ -37,6 +37,7 @@ def view(rank: int, code: int | None = None, error: Any = None, step: int = 2, p
 
 CASES = {  # the ranks as they were seen; status, rank and a part of the reason
     "two failed: who was first": ([view(0, 1, error(2.0)), view(1, 1, error(1.0))], "failed", 1, "rank 1 failed in phase 'step'"),
+    "two failed: the other was first": ([view(0, 1, error(1.0)), view(1, 1, error(2.0))], "failed", 0, "rank 0 failed"),
     "memory ran out, later": ([view(0, 1, error(1.0)), view(1, 1, no_memory(2.0))], "oom", 1, "rank 1 ran out of memory"),
     "one lost the other": ([view(0, 1, lost(1.0)), view(1, 1, error(2.0))], "failed", 1, "ValueError: picture 17"),
     "all lost each other": ([view(0, 1, lost(2.0)), view(1, 1, lost(1.0))], "failed", 1, "rank 1 lost contact"),
