@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import promised
 from tests.helpers.command_line import Said, call
 from tests.helpers.report_pages import PNG
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pytest is a background job of a script: tests and children want it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures, which may need the package, too
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        promised.need(*mark.args)
 
 
 @pytest.fixture

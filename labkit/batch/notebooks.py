@@ -139,8 +139,9 @@ def jupyter_versions() -> dict[str, str]:
 
 
 def import_jsonschema() -> None:
-    """Import what all of Jupyter imports, without the checker of international addresses: building its grammar takes three
-    seconds in each process, and no notebook has a field that would be checked by it."""
+    """Import what all of Jupyter imports, without the checker of international addresses. The checker builds a grammar, which takes
+    1.3 s of processor time in each process (measured five times on two busy cores: 1.5 s with it, 0.2 s without; on the clock 2.8 s
+    and 0.3 s). No notebook has a field that would be checked by it."""
     if "jsonschema" not in sys.modules:
         sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
         importlib.import_module("jsonschema")

@@ -178,7 +178,8 @@ def test_dir_lists_the_checks_and_an_unknown_name_gives_the_nearest():
 
 
 def test_other_types_of_values_are_taken():
-    torch = pytest.importorskip("torch")
+    import torch  # late: seconds that no other test here needs
+
     assert checks.check_average_gradients(lambda grads: torch.tensor(grads, dtype=torch.float64).mean(0))
     assert checks.check_average_gradients(lambda grads: torch.tensor(grads, requires_grad=True).mean(0))
     assert checks.check_one_f_one_b(lambda *arguments: (tuple(pair) for pair in right.one_f_one_b(*arguments)))

@@ -16,10 +16,11 @@ import pytest
 from labkit.data import datasets, raw_files
 from labkit.data.datasets import DatasetError, open_arrays, prepare, where
 from labkit.rows.catalog import DATASETS
+from tests.helpers import promised
 
 ROOT = Path(__file__).parents[2]
 _, _, TEST_IMAGES, _ = raw_files.FILES["fashion_mnist"]
-needs_fashion = pytest.mark.skipif(not raw_files.DEBIAN_FOLDER.is_dir(), reason="apt-get install dataset-fashion-mnist")
+needs_fashion = pytest.mark.needs("dataset-fashion-mnist")
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def test_arrays_are_as_described(name, tmp_path):
 
 
 def test_digits_are_scikit_learns(tmp_path):
-    published = pytest.importorskip("sklearn.datasets").load_digits()
+    published = promised.module("sklearn.datasets").load_digits()
     arrays = open_arrays(prepare("digits", tmp_path))
     images = np.concatenate([arrays["train_images"], arrays["test_images"]])[..., 0]
     labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])

@@ -15,7 +15,7 @@ from labkit.rows.catalog import DATASETS
 
 ROOT = Path(__file__).parents[2]
 _, LABELS, _, _ = raw_files.FILES["fashion_mnist"]
-needs_fashion = pytest.mark.skipif(not raw_files.DEBIAN_FOLDER.is_dir(), reason="apt-get install dataset-fashion-mnist")
+needs_fashion = pytest.mark.needs("dataset-fashion-mnist")
 
 
 @pytest.fixture(autouse=True)

@@ -201,3 +201,25 @@ def test_a_message_takes_as_long_as_on_the_slowest_rank_and_the_warm_up_does_not
     assert lines[2] == about | dict.fromkeys(times, 0.0), "the clock stood still while memory was copied"
     assert [line.pop("way") for line in told[1]["lines"]] == ["all_reduce", "ring"], "rank 0 alone copies"
     assert told[1]["lines"] == lines[:2]
+
+
+def test_the_memory_of_an_evaluation_is_forgotten_before_the_next_epoch(data, monkeypatch):
+    """Only a CUDA device can forget; here only the order is seen."""
+    said = []
+
+    class Told:
+        def __init__(self, device): ...
+
+        def peak_mib(self):
+            said.append("peak")
+            return 1.0
+
+        def forget_evaluation(self):
+            said.append("forget")
+
+    monkeypatch.setattr(loop, "Memory", Told)
+    monkeypatch.setattr(loop, "evaluate", lambda *_: said.append("evaluate") or 50.0)
+    monkeypatch.setattr(loop, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    scale = {"dataset": "digits", "image_size": 8, "train_samples": 32, "epochs": 2, "cache": "true", "batch_per_rank": 16}
+    loop.train(Spec(**scale), 0, CPU, data, Silent())
+    assert said == ["peak", "evaluate", "forget"] * 2

@@ -177,6 +177,24 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> None:
         time.sleep(0.05)
 
 
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail in this thread, the main one, if the block takes longer: also while it waits for a process that will not end."""
+
+    def over(*_: Any) -> None:
+        raise AssertionError(f"still waiting after {seconds:g} s")
+
+    was = signal.signal(signal.SIGUSR2, over)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGUSR2))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR2, was)
+
+
 def open_to_others(processes: list[psutil.Process]) -> list[str]:
     """The addresses off the loopback on which one of the processes listens."""
     found = []

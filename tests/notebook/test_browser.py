@@ -1,7 +1,7 @@
 """The lab as a student meets it: JupyterLab in a real Chromium. Run All shows a moving live view and the figures; the stop
 button leaves no process. Screenshots go to build/screenshots/.
 
-Where Chromium is not installed the tests are skipped, and say so; CI installs it, and there its absence is a failure.
+Where Chromium is not installed the tests are skipped, and say so; in CI its absence is a failure (`tests/helpers/promised.py`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.helpers import promised
+
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 SHOTS = ROOT / "build/screenshots"
 SIDEWAYS = """[...document.querySelectorAll('.jp-OutputArea-output table')].map(table => table.parentElement)
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.innerText.slice(0, 80))"""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 
 
 def wait_for(what, seconds: float, why: str):
@@ -109,9 +107,8 @@ def jupyter(tmp_path_factory):
 def page(jupyter):
     from playwright.sync_api import sync_playwright
 
-    assert CHROMIUM, "CI must have Chromium: .ci/run installs it"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=promised.chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(60_000)
         yield page

@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from labkit.engine.job import Job
 from labkit.probes import doctor
+from labkit.processes.launch import launch
 from tests.helpers.command_line import Said, json_lines
 
 pytestmark = pytest.mark.usefixtures("runs")
@@ -127,10 +129,21 @@ def test_stray_workers_are_found(adopts_orphans: None, monkeypatch: pytest.Monke
         monkeypatch.setattr(doctor, "CHECKS", (doctor.processes,))
         (finding,) = [finding for finding in doctor.examine() if finding.level == "problem"]
         assert str(server) in finding.text.split() and str(server) in finding.remedy.split()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getuid", lambda: 12345)
+            assert doctor.workers() == (set(), set()), "those of other users are none of ours"
     finally:
         os.kill(server, signal.SIGKILL)
         launcher.kill()
         os.waitpid(server, 0)
+
+
+def test_ranks_of_this_process_are_not_another_training(tmp_path: Path) -> None:
+    """As in a notebook that looks while it trains: only what somebody else trains makes measurements slower."""
+    seen = []
+    job = Job("tests.processes.test_pauses:beats", 1, tmp_path, backend="")
+    launch(job, lambda _: seen.append((bool(psutil.Process().children(recursive=True)), os.getpid() in doctor.workers()[1])))
+    assert (True, False) in seen and (True, True) not in seen
 
 
 def test_settings_that_change_speed_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:

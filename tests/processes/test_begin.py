@@ -38,6 +38,12 @@ class NotText(Exception):
         return 17  # type: ignore[return-value]
 
 
+class Unprintable(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise ValueError("no traceback can be printed")
+
+
 def local() -> BaseException:
     class Odd(BaseException):
         __module__ = "nowhere"
@@ -54,6 +60,7 @@ ERRORS = {  # what is raised; how the reason begins
     "unpicklable": (lambda: Unpicklable("kept", "lost"), "Unpicklable: kept"),
     "no message": (Silent, "Silent: (cannot be read: ValueError)"),
     "no text": (NotText, "NotText: (cannot be read: TypeError)"),
+    "no traceback": (lambda: Unprintable("kept"), "Unprintable: kept"),
     "no characters": (lambda: ValueError("half \ud800 a pair"), "ValueError: half \\ud800 a pair"),
     "local class": (local, "Odd: of a class that nobody can import"),
     "exit": (lambda: SystemExit(3), "SystemExit: 3"),

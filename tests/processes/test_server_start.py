@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from labkit.processes import fork_server
-from labkit.processes.diagnose import RunFailed
+from labkit.processes.diagnose import RankView, RunFailed, diagnose
 from labkit.processes.launch import in_a_rank
 from labkit.system import errors, temporary
 from labkit.system.temporary import own_folder
@@ -66,6 +67,34 @@ def test_the_limit_behind_an_error_is_named(monkeypatch: pytest.MonkeyPatch, tex
     assert errors.limit_behind("ValueError: picture 17") == ""
     monkeypatch.setattr(errors.resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, 0))
     assert errors.limit_behind(text) == ""
+
+
+LIMITED = r" \(a limit of this process is too low: .*ulimit -u, here 17"
+
+
+@pytest.fixture
+def limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says that this process has limits of 17; to be given one would need another user than root."""
+    monkeypatch.setattr(errors.resource, "getrlimit", lambda what: (17, 17))
+
+
+def test_the_limit_is_named_where_the_server_cannot_be_started(limited: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(fork_server._server, "ensure_running", refuse)
+    with pytest.raises(RunFailed, match=rf"^the fork server could not be started: .* unavailable{LIMITED}.*; run again$"):
+        fork_server.warm()
+
+
+def test_the_limit_is_named_where_a_rank_left_only_its_log(limited: None, tmp_path: Path) -> None:
+    """As one that ends before its first line of Python: what it said last stands in the reason, and so does the limit behind it."""
+    (tmp_path / "log").write_text("first\nOpenBLAS: pthread_create failed for thread 3 of 4\n")
+    event = {"phase": "start", "epoch": 0, "step": 0}
+    told = diagnose([RankView(0, 2**22 + 1, 1, None, None, event, tmp_path / "log")], 20.0, None)
+    assert re.search(rf"^rank 0 left with exit code 1, .*; it said: OpenBLAS: pthread_create .* of 4{LIMITED}", told.reason), (
+        told.reason
+    )
 
 
 def no_fork() -> int:

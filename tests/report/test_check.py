@@ -146,3 +146,9 @@ def test_the_command_has_an_exit_code(report, labkit):
 def test_checking_draws_nothing_and_loads_no_torch():
     code = "import sys, labkit.report.check; print([m for m in ('matplotlib', 'torch', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_bar_within_a_cell_ends_no_cell():
+    lines = ["| row | note |", "|---|---|", r"| a | one \| two |"]
+    told = compare("\n".join(lines), "\n".join([*lines[:2], r"| a | one \| three |"]))
+    assert told == [r"line 3, a, note: has one \| two, the results say one \| three"]

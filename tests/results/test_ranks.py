@@ -10,6 +10,7 @@ from labkit.report.view import Found
 from labkit.results.ranks import FEWEST, agreement, kendall, ranks, spearman
 from labkit.rows.params import published
 from labkit.rows.spec import Spec
+from tests.helpers import promised
 from tests.helpers.made_up import CPU, GPUS, put, use, written
 
 THERE = {row["experiment"]: row for row in published()}
@@ -37,7 +38,7 @@ def test_ranks_by_hand():
 
 
 def test_ranks_are_scipy_s():
-    stats = pytest.importorskip("scipy.stats")
+    stats = promised.module("scipy.stats")
     rng = random.Random(0)
     for n in (4, 10, 21):
         one, two = ([float(rng.randrange(8)) for _ in range(n)] for _ in "ab")

@@ -91,3 +91,13 @@ def test_a_font_is_found_by_its_glyphs(monkeypatch, chinese_font):
     monkeypatch.setattr(fonts, "PLACES", (str(chinese_font.parent),))
     assert search() == "Made Up Titles"  # one that came after matplotlib had listed them
     assert [font.name for font in fontManager.ttflist] == ["Made Up Titles"]
+
+
+@pytest.mark.needs("fonts-wqy-microhei")
+def test_a_font_of_debian_draws_the_titles(monkeypatch):
+    name = fonts.font_with.__wrapped__(chinese_letters())
+    assert name, "it is installed, and not found"
+    monkeypatch.setattr(looks, "chinese_font", lambda: name)
+    put(SINGLE.format(256))
+    group = params.group(4)
+    assert f"4 · {group.title_en} · {group.title_zh}" in legible(group_figure(group, rows_now()))
