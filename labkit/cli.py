@@ -29,7 +29,7 @@ FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # typer offers these values
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True)
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of rows, numbers of groups, or all.")]
-Profile = Annotated[str, typer.Option("--profile", "-p", metavar="P", help="The scale: quick, classroom or reference.")]
+Profile = Annotated[str, typer.Option("--profile", "-p", metavar="P", help="The scale: quick, classroom, reference or tiny.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of Spec; can be repeated.")]
 Repeats = Annotated[int, typer.Option(metavar="N", help="Train each row N times, and show medians.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again rows that already have a valid result.")]
@@ -137,7 +137,10 @@ def report(
     path = folder / "report.md" if folder else write.report_path(everything.folder, publish)
     write.check_place(path, publish)
     if classic:
-        return print(*write.write_report(profile, overrides, path, languages, classic=True), sep="\n")
+        print(*write.write_report(profile, overrides, path, languages, classic=True), sep="\n")
+        if not write.from_folders(profile, overrides).has_results:
+            terminal.print_message(f"{everything.folder}: holds no results; the figures are those of the committed report")
+        return
     names = [notebook.name for notebook in notebooks.discover(numbers)]
     with terminal.notebook_bar(names, Watch(everything.label), about) as on_progress:
         statuses = batch.run_notebooks(profile, numbers, repeats, fresh, overrides, deadline, on_progress=on_progress)

@@ -46,7 +46,10 @@ def check_report(profile: str, overrides: dict[str, Any], path: Path, rewrite: b
         remedy = f"`labkit report {source.settings}` trains the rows, and with --publish keeps the results beside the report"
         raise OSError(f"{source.folder}: holds no results to check {path} with; {remedy}")
     if not (there := report_files(path)):
-        raise OSError(f"{path}: there is no report to check; `labkit report {source.settings}` writes one")
+        raise OSError(
+            f"{path}: there is no report to check; `labkit report {source.settings}` writes one. "
+            "`labkit check --folder .` checks the committed one"
+        )
     content = Content(Found(source, path.parent), path)
     # A report names its other language only if both were written together.
     possible = [texts(content, languages) for languages in [LANGUAGES, *((language,) for language in LANGUAGES)]]

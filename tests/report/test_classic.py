@@ -137,6 +137,7 @@ def test_in_a_clone_it_is_made_from_the_published_results(
     write_report(publish=True)
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "clone"))
     said = labkit("report", "--classic", "--lang", "zh")
+    assert said.err.endswith("holds no results; the figures are those of the committed report\n")
     assert (said.code, said.out.splitlines()[0]) == (0, str(tmp_path / "clone/quick/report" / NAMES[2]))
     assert Path(said.out.splitlines()[0]).read_text(encoding="utf-8") == CHINESE
     one_line(labkit("report", "--classic", "--profile", "tiny"), 1, "the report of --profile quick, not of --profile tiny")
