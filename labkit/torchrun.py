@@ -33,6 +33,7 @@ from labkit.rows.fit import Needs, fit, process_group
 from labkit.rows.params import profile as read_profile
 from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
+from labkit.runs.plan import check_samples, parsed
 from labkit.runs.train import figures
 from labkit.system.files import refuse_links
 from labkit.system.lifeline import end_with_parent
@@ -50,7 +51,8 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
     began, called_at = time.monotonic(), time.time()
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     processes, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    spec = fit(Spec.parse(name, **{**read_profile(profile).fields, **overrides}), this_machine(), ranks_here)
+    spec = fit(parsed(name, {**read_profile(profile).fields, **overrides}), this_machine(), ranks_here)
+    check_samples(spec)
     if processes != spec.processes:
         raise SpecError(
             f"{spec.name} is {spec.processes} processes, and torchrun started {processes}: make --nnodes times --nproc-per-node {spec.processes}"

@@ -9,7 +9,7 @@ runs/<profile>/notebooks/<name>.ipynb          as it was executed
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from labkit.runs.asked import check_times
 from labkit.runs.folders import claimed, runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.result import Result, read_result
-from labkit.runs.statuses import Status
+from labkit.runs.statuses import Status, read_status
 from labkit.runs.train import kept_result
-from labkit.system.files import Unreadable, read_json, write_json
+from labkit.system.files import Unreadable, write_json
 from labkit.system.fonts import check_backend
 from labkit.system.places import check_home
 
@@ -115,12 +115,15 @@ def get_ready(
 
 def still_valid(task: Task) -> Status | None:
     """The status that an earlier call left, if nothing has to be done again."""
-    kept = read_json(task.path("status.json"))
-    if not kept or kept["status"] != "ok" or not task.path("ipynb").exists() or not task.path("html").exists():
+    try:
+        kept = read_status(task.path("status.json"))
+    except Unreadable:
+        return None  # the notebook is executed again, and the file replaced
+    if not kept or kept.status != "ok" or not task.path("ipynb").exists() or not task.path("html").exists():
         return None
-    if kept["inputs"] != task.inputs() or not all(has_results(row, task) for row in task.rows if row.spec):
+    if kept.inputs != task.inputs() or not all(has_results(row, task) for row in task.rows if row.spec):
         return None
-    return Status(**kept, kept=True)
+    return replace(kept, kept=True)
 
 
 def has_results(row: Planned, task: Task) -> bool:

@@ -17,7 +17,7 @@ from labkit.rows import params
 from labkit.runs.folders import runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.result import AGAIN, NoResult, Outcomes, Result
-from labkit.runs.statuses import Status, read_statuses
+from labkit.runs.statuses import Status, read_statuses, status_from
 from labkit.system.files import Unreadable, read_json
 
 FILE = "report.results.json"
@@ -87,13 +87,14 @@ def from_file(path: Path) -> Source:
         raise Unreadable(f"{path}: damaged ({error.__cause__ or error}); {remedy}") from error
     try:
         as_written = text_of(content["profile"], content["overrides"], *(content[part] for part in PARTS))
+        rows = tuple(Planned(row["name"], None, row["reason"], row["stands_for"]) for row in content["rows"])
     except (KeyError, TypeError, AttributeError) as error:
         raise Unreadable(f"{path}: is of another version of labkit, or no such file ({error!r}); {remedy}") from error
     if as_written != text:
         raise Unreadable(f"{path}: was edited since labkit wrote it; {remedy}")
     outcomes: Outcomes = {}
     lines: dict[tuple[str, int], int] = {}
-    first = text.splitlines().index('"results": [') + 2  # a list begins in the line after its name, and lines count from 1
+    first = text.split("\n").index('"results": [') + 2  # a list begins in the line after its name, and lines count from 1
     for number, told in enumerate(content["results"], first):
         try:
             outcome = outcome_of(told, f"{path}, line {number}")
@@ -101,8 +102,7 @@ def from_file(path: Path) -> Source:
             raise Unreadable(str(error).replace(AGAIN, remedy)) from None
         outcomes.setdefault(outcome.name, []).append(outcome)
         lines[outcome.name, outcome.repeat] = number
-    rows = tuple(Planned(row["name"], None, row["reason"], row["stands_for"]) for row in content["rows"])
-    notebooks = [Status(**status) for status in content["notebooks"]]
+    notebooks = [status_from(status, f"{path}, notebooks", remedy) for status in content["notebooks"]]
     profile = params.profile(content["profile"])
     return Source(profile, content["overrides"], runs_folder(), rows, outcomes, notebooks, lines)
 

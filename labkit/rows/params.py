@@ -8,6 +8,7 @@ import difflib
 import functools
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def _check_keys(path: Path, content: dict[str, Any], types: dict[str, type]) -> 
 GROUP_KEYS = {"group": int, "claim": str, "claim_zh": str, "title_en": str, "title_zh": str, "rows": list}
 
 
+def not_a_row(name: str, known: Iterable[str]) -> SpecError:
+    """The error for a text that is no row's name; with the closest of the known names, if one is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return SpecError(f"{name!r}: not the name of a row{hint} (`labkit rows` lists them)")
+
+
 def read_group(path: Path) -> Group:
     """The group of one file. Raises SpecError for a missing, unknown or wrong key, and for a row that has no such name."""
     content = read_yaml(path)
@@ -84,11 +92,8 @@ def read_group(path: Path) -> Group:
             raise SpecError(f"{path}: rows: {row!r} must be the name of a row, not {type(row).__name__}")
         try:
             Spec.parse(row)
-        except UnknownName as error:
-            names = [line["experiment"] for line in published()]
-            close = difflib.get_close_matches(row, names, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise SpecError(f"{path}: rows: {error}{hint}") from None
+        except UnknownName:
+            raise SpecError(f"{path}: rows: {not_a_row(row, [line['experiment'] for line in published()])}") from None
         except SpecError as error:
             raise SpecError(f"{path}: rows: {error}") from None
     names = content["rows"]

@@ -1,6 +1,5 @@
 """From what a person asks for (names, numbers of groups, a profile) to the rows that this machine runs."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +74,7 @@ def plan(rows: Any, profile: str = "quick", overrides: dict[str, Any] | None = N
     scale = {**chosen.fields, **overrides}  # together, since a value of the profile may be allowed only with the overrides
     specs = [asked.but(**overrides) for asked in _specs(rows, scale)]
     for spec in specs:
-        _check_samples(spec)
+        check_samples(spec)
     return Plan(chosen, overrides, tuple(fit_all(specs, overrides)))
 
 
@@ -114,22 +113,22 @@ def _specs(rows: Any, scale: dict[str, Any]) -> Iterator[Spec]:
     elif isinstance(rows, int) or (isinstance(rows, str) and rows.isdecimal()):
         yield from _specs(params.group(int(rows)).rows, scale)
     elif isinstance(rows, str):
-        yield _parsed(rows, scale)
+        yield parsed(rows, scale)
     else:
         for row in rows:
             yield from _specs(row, scale)
 
 
-def _parsed(name: str, scale: dict[str, Any]) -> Spec:
+def parsed(name: str, scale: dict[str, Any]) -> Spec:
+    """The Spec of a row's name with these scale fields. Raises SpecError; for a name that is unknown, with the closest one."""
     try:
         return Spec.parse(name, **scale)
     except UnknownName:
-        close = difflib.get_close_matches(name, params.all_names(), n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise SpecError(f"{name!r}: not the name of a row{hint} (`labkit rows` lists them)") from None
+        raise params.not_a_row(name, params.all_names()) from None
 
 
-def _check_samples(spec: Spec) -> None:
+def check_samples(spec: Spec) -> None:
+    """Raise SpecError unless the data set has the images that the Spec uses."""
     info = DATASETS[spec.dataset]
     for key, most in (("train_samples", info.train_images), ("test_samples", info.test_images)):
         if getattr(spec, key) > most:

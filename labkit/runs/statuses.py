@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from labkit.runs.folders import held, runs_folder
 from labkit.runs.result import checked_fields
@@ -25,6 +27,17 @@ class Status:
     kept: bool = field(default=False, compare=False, metadata={"in_file": False})
 
 
+def read_status(path: Path) -> Status | None:
+    """The status in a notebook's file; None if there is no file. Raises Unreadable."""
+    content = read_json(path)
+    return None if content is None else status_from(content, path, "run `labkit report` again to replace it")
+
+
+def status_from(content: Any, where: str | Path, remedy: str) -> Status:
+    """A status from plain data. Raises Unreadable, with the place and the remedy, for data of another version of labkit."""
+    return Status(**checked_fields(content, Status, where, remedy))
+
+
 def read_statuses(label: str) -> list[Status]:
     """The status of each notebook that was executed for a profile's folder, sorted by number.
 
@@ -34,11 +47,8 @@ def read_statuses(label: str) -> list[Status]:
     check_readable(folder)
     statuses = []
     for name in sorted({path.name.partition(".")[0] for path in folder.glob("[0-9]*.*")}):
-        path = folder / f"{name}.status.json"
         try:
-            content = read_json(path)
-            told = {"notebook": name, "status": "running"} if content is None else content
-            status = Status(**checked_fields(told, Status, path, "run `labkit report` again to replace it"))
+            status = read_status(folder / f"{name}.status.json") or Status(name, "running")
         except Unreadable as error:
             status = Status(name, "unreadable", str(error))
         if status.status == "running" and not held(folder):

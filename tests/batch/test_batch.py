@@ -127,6 +127,9 @@ def test_only_what_changed_is_executed_again(lab: Path, no_process: list[str], m
     assert executed() == [], "whether to train anew is no input"
     assert executed(repeats=2) == everything
     assert executed(repeats=2) == []
+    for damaged in ("[1]", '{"notebook": "20_x", "status": "ok"', '{"notebook": "20_x", "status": "ok", "colour": 1}'):
+        (lab / "runs/tiny/notebooks/20_x.status.json").write_text(damaged)
+        assert executed(repeats=2) == ["20_x"], damaged
     write_notebook(lab / "notebooks", "20_x", "1 + 1")
     assert executed(repeats=2) == ["20_x"]
     (lab / "runs/tiny/notebooks/21_y.html").unlink()

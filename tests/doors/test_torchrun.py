@@ -54,6 +54,8 @@ def test_wrong_number_of_processes_is_refused_with_the_remedy(tmp_path):
     env = dict(os.environ, LABKIT_RUNS=str(tmp_path), GLOO_SOCKET_IFNAME="lo", PYTHONPATH=os.getcwd())
     ((text, code),) = agents(1, ROW, env=env)
     assert code != 0 and "make --nnodes times --nproc-per-node 2" in text, text
+    ((text, code),) = agents(1, ROW[:-1], env=env)
+    assert code != 0 and f"not the name of a row; did you mean '{ROW}'?" in text, text
     assert not list(tmp_path.rglob("result.json"))
 
 

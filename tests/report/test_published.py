@@ -17,7 +17,7 @@ import pytest
 
 from labkit.plots import overviews
 from labkit.report.check import check_report
-from labkit.report.source import FILE, from_file, from_folders
+from labkit.report.source import FILE, from_file, from_folders, text_of
 from labkit.report.write import write_report
 from labkit.rows import params
 from labkit.rows.fields import SpecError
@@ -85,9 +85,18 @@ def test_the_file_holds_all_results_one_a_line_and_no_path(
     runs = [one for repeats in kept.values() for one in repeats]
     assert len(source.lines) == len(runs) > 20 and list(source.outcomes) == sorted(kept)
     for one in runs:
-        told = json.loads(text.splitlines()[source.lines[one.name, one.repeat] - 1].removesuffix(","))
+        told = json.loads(text.split("\n")[source.lines[one.name, one.repeat] - 1].removesuffix(","))
         assert (told["name"], told["repeat"]) == (one.name, one.repeat)
     assert source.outcomes[DDP][1].later_attempt == kept[DDP][1].later_attempt != ""  # type: ignore[union-attr]
+
+
+def test_lines_are_those_of_an_editor(checkout: Path) -> None:
+    """A reason may hold what ends a line to Python only."""
+    before, content = from_file(checkout / FILE).lines, json.loads((checkout / FILE).read_text(encoding="utf-8"))
+    content["notebooks"][0]["reason"] = "one\u2028two\u0085three"
+    text = text_of("quick", {}, *(content[part] for part in ("rows", "notebooks", "results")))
+    (checkout / FILE).write_text(text, encoding="utf-8")
+    assert len(text.splitlines()) > len(text.split("\n")) and from_file(checkout / FILE).lines == before
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,7 +104,7 @@ def test_links_lead_to_what_a_clone_has(checkout: Path, name: str) -> None:
     text = (checkout / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]+)\)", text) if name.endswith(".md") else Page(text).links
     assert "runs/" not in text.replace("runs/quick/x", "")
-    lines = (checkout / FILE).read_text(encoding="utf-8").splitlines()
+    lines = (checkout / FILE).read_text(encoding="utf-8").split("\n")
     numbered = 0
     for link in links:
         path, _, anchor = link.partition("#")
@@ -117,8 +126,9 @@ def spoiled(text: str, how: str) -> str:
         return json.dumps(json.loads(text))
     if how == "no report":
         return "[]"
-    # what another version would have written: a key of a result has another name, and all the rest fits
-    body = text.partition(',\n"sha256"')[0].replace('"load_1min"', '"load"')
+    # what another version would have written: a key has another name, and all the rest fits
+    old, new = {"old": ("load_1min", "load"), "old row": ("stands_for", "stands"), "old notebook": ("notebook", "name")}[how]
+    body = text.partition(',\n"sha256"')[0].replace(f'"{old}"', f'"{new}"')
     return f'{body},\n"sha256": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
 
 
@@ -129,6 +139,8 @@ def spoiled(text: str, how: str) -> str:
         ("edited", "was edited"),
         ("reordered", "was edited"),
         ("no report", "no such file"),
+        ("old row", "is of another version of labkit, or no such file (KeyError('stands_for'))"),
+        ("old notebook", "notebooks: was written by another version of labkit (it has 'name'); take the committed one back"),
         ("old", "line 42: was written by another version of labkit (it has 'load'); take the committed one back"),
     ],
 )
