@@ -23,9 +23,9 @@ setup: $(READY) ## set up .venv from requirements.lock, if that is not done yet
 report: $(READY) ## run what is missing of PROFILE, write the report to runs/PROFILE/report (ARGS=--publish: replace the committed one)
 	$(BIN)labkit report --profile $(PROFILE) $(ARGS)
 
-# Two tests at a time: each of them waits for its ranks for half of its time. A file stays in one process, for its fixtures.
+# Two files at a time, the longest first (tests/conftest.py): a test waits for its ranks for half of its time.
 test: $(READY) ## all tests that this machine can run (ARGS=tests/rows: those of a folder)
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## ruff (rules and layout), mypy, and the direction of imports
 	$(PYTHON) -m ruff check .

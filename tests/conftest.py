@@ -12,6 +12,8 @@ from tests.helpers import promised
 from tests.helpers.command_line import Said, call
 from tests.helpers.report_pages import PNG
 
+LONGEST = ("test_notebooks.py", "test_extending.py", "test_axes.py", "test_faults.py", "test_drills_kernel.py")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pytest is a background job of a script: tests and children want it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -20,6 +22,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pytest is a background 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         promised.need(*mark.args)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that with two files at a time no long one is left for the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture

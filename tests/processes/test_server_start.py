@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -170,10 +171,17 @@ def test_a_tmpdir_that_is_too_long_and_no_other_place(monkeypatch: pytest.Monkey
         own_folder()
 
 
-def test_the_folder_of_a_killed_process_is_cleared_by_the_next(tmp_path: Path) -> None:
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """An empty folder whose path is short enough for a socket in it; `tmp_path` can be too long."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_the_folder_of_a_killed_process_is_cleared_by_the_next(short_folder: Path) -> None:
     """Of a launcher that was killed, with its fork server: folder, socket and log. One whose owner lives stays."""
     code = "import os, signal; from labkit.processes.fork_server import warm; warm(wait=True); print('up', flush=True); {}"
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    env = {**os.environ, "TMPDIR": str(short_folder)}
 
     def start(end: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -182,14 +190,14 @@ def test_the_folder_of_a_killed_process_is_cleared_by_the_next(tmp_path: Path) -
 
     lives = start("input()")
     lives.stdout.readline()
-    [kept] = tmp_path.iterdir()
+    [kept] = short_folder.iterdir()
     start("os.kill(os.getpid(), signal.SIGKILL)").wait(60)
-    [left] = [folder for folder in tmp_path.iterdir() if folder != kept]
+    [left] = [folder for folder in short_folder.iterdir() if folder != kept]
     assert (left / "fork_server.log").exists() and any(path.is_socket() for path in left.iterdir())
     start("").wait(60)
-    assert list(tmp_path.iterdir()) == [kept]
+    assert list(short_folder.iterdir()) == [kept]
     lives.communicate(b"\n", timeout=60)
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_folder.iterdir()) == []
 
 
 def test_a_folder_without_an_owner_is_not_ours(tmp_path: Path) -> None:
