@@ -1,7 +1,4 @@
-"""The command line: it reads arguments, calls the other packages, and prints with `terminal`.
-
-The imports inside the commands keep `labkit --help` fast.
-"""
+"""The command line: it reads arguments, calls the other packages, and prints with `terminal`."""
 
 import sys
 import time
@@ -15,6 +12,7 @@ import labkit
 from labkit import terminal
 from labkit.batch import batch, notebooks
 from labkit.batch.progress import Watch
+from labkit.probes.bench import main as measure_the_lab
 from labkit.probes.doctor import examine
 from labkit.processes.diagnose import RunFailed
 from labkit.report import write
@@ -192,9 +190,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None, pairs: Pairs = 5) -> None:
     """Measure how much time the lab costs and saves, compared with plain PyTorch. Takes minutes; let nothing else run meanwhile."""
-    from labkit.probes import bench  # late: keeps torch out of a process that does not need it
-
-    bench.main(names or [], pairs)
+    measure_the_lab(names or [], pairs)
 
 
 def train_names(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:

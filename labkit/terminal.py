@@ -15,7 +15,7 @@ from labkit.results.metrics import METRICS, memory_is
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec, read_text_value
 
-SAY_S = 30.0  # how often a log hears of a row that is being trained
+SAY_S = 30.0  # between two lines in a log about a row that is being trained
 WORDS = {"oom": "out of memory", "timeout": "timed out", "not run": "not run yet"}
 
 
@@ -59,7 +59,7 @@ def print_json(lines: Any) -> None:
 
 
 def print_all_letters() -> None:
-    """Where the output cannot show a letter, as in a folder's name in Chinese on an ASCII terminal, print its number, and go on."""
+    """From now on, print a letter that the output cannot show as its number: a folder's name in Chinese on an ASCII terminal."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -152,11 +152,11 @@ def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[
     far it is; elsewhere lines on stderr: when a notebook begins, when a row does, and every SAY_S seconds in between. A line when a
     notebook ends.
 
-    `watch`: a `labkit.batch.progress.Watch`; `about`: of the profile, which is told where nobody knows how long it will take."""
-    begun, said = set(), {"row": "", "at": 0.0}
+    `watch`: a `labkit.batch.progress.Watch`; `about`: the profile's text; printed if the duration is unknown."""
+    begun, printed = set(), {"row": "", "at": 0.0}
     took_s = watch.took_s(names)
     if took_s is not None:
-        about = f"about {duration(took_s)} if all is trained again, as last time; what is still valid is kept"
+        about = f"about {duration(took_s)} if every row is trained again; valid results are kept"
     to_say = [about]  # with the first event, when all that was asked for has been checked
     with bar(len(names)) as (progress, shown):
 
@@ -167,8 +167,8 @@ def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[
             done = names.index(name)
             where = f"notebook {done + 1} of {len(names)}: {name}"
             if "status" in event:
-                told = "ok, and still valid" if event["kept"] else event["status"]
-                line = " ".join(f"labkit: {where}: {told}{': ' if event['reason'] else ''}{event['reason']}".split())
+                ended = "ok, and still valid" if event["kept"] else event["status"]
+                line = " ".join(f"labkit: {where}: {ended}{': ' if event['reason'] else ''}{event['reason']}".split())
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
                 return
             if name not in begun and not progress.console.is_terminal:
@@ -179,10 +179,10 @@ def notebook_bar(names: list[str], watch: Any, about: str) -> Iterator[Callable[
             if progress.console.is_terminal:
                 left_s = watch.took_s(names[done:])
                 more = "" if left_s is None else f", about {duration(max(left_s - seconds, 0))} more for all"
-                told = f"{where}, cell {event['cell']} of {event['cells']}{more}" + (f"\n{how_far}" if how_far else "")
-                progress.update(shown, completed=done + event["cell"] / event["cells"], description=told)
-            elif how_far and (row != said["row"] or not 0 <= seconds - said["at"] < SAY_S):
-                said.update(row=row, at=seconds)
+                text = f"{where}, cell {event['cell']} of {event['cells']}{more}" + (f"\n{how_far}" if how_far else "")
+                progress.update(shown, completed=done + event["cell"] / event["cells"], description=text)
+            elif how_far and (row != printed["row"] or not 0 <= seconds - printed["at"] < SAY_S):
+                printed.update(row=row, at=seconds)
                 print_message(f"training {how_far}")
 
         yield on_progress

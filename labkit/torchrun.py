@@ -5,8 +5,8 @@ On every host:
     torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \\
         -m labkit.torchrun ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse --profile quick
 
-The host of rank 0 keeps the result, in the same folder as a run on one host. Choosing the network interface
-(GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME), restarts and time-outs of the rendezvous are torchrun's affair.
+The host of rank 0 keeps the result, in the same folder as a run on one host. torchrun handles restarts and
+time-outs of the rendezvous; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose the network interface.
 """
 
 import json
@@ -95,9 +95,9 @@ def check_environment() -> None:
     """Raise SpecError unless torchrun, or what stands for it, told this process who it is."""
     for variable in GIVEN:
         if not (value := os.environ.get(variable)) or (variable != "MASTER_ADDR" and not value.isdecimal()):
-            told = f"is {value!r}, not a number" if value else "is not set"
+            state = f"is {value!r}, not a number" if value else "is not set"
             raise SpecError(
-                f"{variable} {told}: labkit.torchrun is started by torchrun, which sets {', '.join(GIVEN)}; on one host use `labkit run NAME`"
+                f"{variable} {state}: labkit.torchrun is started by torchrun, which sets {', '.join(GIVEN)}; on one host use `labkit run NAME`"
             )
 
 
@@ -117,26 +117,25 @@ def last_words(say: Callable[[], None] = lambda: None) -> None:
     signal.signal(signal.SIGTERM, later)
 
 
-def first_cause(mine: dict[str, Any], store: Any, processes: int) -> dict[str, Any]:
-    """What ended a run that rank 0 saw failing with the error `mine`: which rank, and why. A rank that only lost another one says
+def first_cause(seen: dict[str, Any], store: Any, processes: int) -> dict[str, Any]:
+    """What ended a run that rank 0 saw failing with the error `seen`: which rank, and why. A rank that only lost another one says
     so within GRACE_S; one that says nothing is the one that was lost."""
-    told, until = {0: mine}, time.monotonic() + GRACE_S
-    while time.monotonic() < until and len(told) < processes and all(error["lost_peer"] for error in told.values()):
+    errors, until = {0: seen}, time.monotonic() + GRACE_S
+    while time.monotonic() < until and len(errors) < processes and all(error["lost_peer"] for error in errors.values()):
         for rank in range(1, processes):
-            if rank not in told and store.check([f"labkit/error{rank}"]):
-                told[rank] = json.loads(store.get(f"labkit/error{rank}"))
+            if rank not in errors and store.check([f"labkit/error{rank}"]):
+                errors[rank] = json.loads(store.get(f"labkit/error{rank}"))
         time.sleep(0.1)
-    causes = [rank for rank, error in told.items() if not error["lost_peer"]]
-    silent = [rank for rank in range(processes) if rank not in told]
+    causes = [rank for rank, error in errors.items() if not error["lost_peer"]]
+    silent = [rank for rank in range(processes) if rank not in errors]
     rank = (causes or silent or [0])[0]
-    if rank in told:
-        reason, detail = f"rank {rank} failed: {told[rank]['error']}", told[rank]["traceback"]
+    if rank in errors:
+        reason, detail = f"rank {rank} failed: {errors[rank]['error']}", errors[rank]["traceback"]
     else:
-        reason, detail = (
-            f"rank {rank} ended without a word, as one that is killed does; the others lost contact",
-            mine["traceback"],
-        )
-    return {"status": "oom" if rank in told and told[rank]["oom"] else "failed", "reason": reason, "detail": detail, "rank": rank}
+        silently = f"rank {rank} ended without an error message, as a killed process does"
+        reason, detail = f"{silently}; the other ranks lost the connection to it", seen["traceback"]
+    status = "oom" if rank in errors and errors[rank]["oom"] else "failed"
+    return {"status": status, "reason": reason, "detail": detail, "rank": rank}
 
 
 def rank_results(spec: Spec, rank: int, local_rank: int, folder: Path, began: float) -> list[dict[str, Any]]:
@@ -149,12 +148,12 @@ def rank_results(spec: Spec, rank: int, local_rank: int, folder: Path, began: fl
         torch.cuda.set_device(device)
     events = folder / f"events/rank{rank}.jsonl"
     events.unlink(missing_ok=True)
-    mine = loop.train(spec, rank, device, prepare(spec.dataset), Progress(events, rank))
-    mine["first_step_at"] -= began
-    for epoch in mine["epochs"]:
+    measured = loop.train(spec, rank, device, prepare(spec.dataset), Progress(events, rank))
+    measured["first_step_at"] -= began
+    for epoch in measured["epochs"]:
         epoch["ended_at"] -= began
     ranks: list[Any] = [None] * spec.processes
-    dist.gather_object(mine, ranks if rank == 0 else None)
+    dist.gather_object(measured, ranks if rank == 0 else None)
     return ranks
 
 

@@ -2,7 +2,7 @@
 
 runs/<profile>/notebooks/<name>.ipynb          as it was executed
                         /<name>.html           the same as a page that needs no network
-                        /<name>.status.json    how it ended: papermill's own metadata call every end a good one
+                        /<name>.status.json    how it ended: papermill's metadata says `completed` after every end
                         /<name>.log            what was printed outside of cells, if anything was
 """
 

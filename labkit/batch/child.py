@@ -1,7 +1,7 @@
 """One notebook through papermill, in a process of its own: what `labkit.batch.batch` starts. Loads neither torch nor pandas.
 
-Its job is its argument, as JSON. Into the file `events` goes a line when a cell starts, and a last one on how it ended; what is
-printed here, by papermill or by the kernel below Python, goes where the caller sends it.
+Its job is its argument, as JSON. It writes a line into the file `events` when a cell starts, and a last line with the
+status. What is printed here, by papermill or by the kernel below Python, goes where the caller sends it.
 """
 
 import json
@@ -49,14 +49,11 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     """Run the notebook in a new kernel to its end, and return its status and the reason."""
     manager = start_kernel(job["cwd"])
     import_jsonschema()
-    from jupyter_core.utils import run_sync  # late: keeps jupyter_core out of a process that does not need it
-    from nbclient.exceptions import (  # late: keeps nbformat out of a process that does not need it
-        CellTimeoutError,
-        DeadKernelError,
-    )
-    from papermill import execute_notebook  # late: keeps papermill out of a process that does not need it
-    from papermill.exceptions import PapermillExecutionError  # late: keeps papermill out of a process that does not need it
-    from papermill.iorw import papermill_io  # late: keeps papermill out of a process that does not need it
+    from jupyter_core.utils import run_sync  # late: the kernel gets ready while this and papermill are imported
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError  # late: as above
+    from papermill import execute_notebook  # late: as above
+    from papermill.exceptions import PapermillExecutionError  # late: as above
+    from papermill.iorw import papermill_io  # late: as above
 
     at, kernel = "before its first cell", None
 
@@ -101,11 +98,9 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
 
 def engine() -> str:
     """Register papermill's engine under another name, with fewer writes. It would write the notebook, pictures and all, whenever
-    a cell starts or ends, which takes as long as many a cell; when a cell of code starts is enough to keep all outputs so far."""
-    from papermill.engines import (  # late: keeps papermill out of a process that does not need it
-        NBClientEngine,
-        papermill_engines,
-    )
+    a cell starts or ends, which takes as long as many cells do. Here it is written when a cell of code
+    starts: enough to keep all outputs so far."""
+    from papermill.engines import NBClientEngine, papermill_engines  # late: after the start of the kernel, see `execute`
 
     class FewerWrites(NBClientEngine):
         @classmethod

@@ -149,10 +149,10 @@ def import_jsonschema() -> None:
 
 
 def publish(executed: Path, status: str, reason: str) -> None:
-    """Put the truth into an executed notebook, and write it beside itself as HTML that needs no network."""
+    """Write the real status into an executed notebook, and make a page of it beside it: HTML that needs no network."""
     import_jsonschema()
     import nbformat  # late: keeps nbformat out of a process that does not need it
-    from nbconvert import HTMLExporter  # late: keeps nbformat out of a process that does not need it
+    from nbconvert import HTMLExporter  # late: keeps nbconvert out of a process that does not need it
 
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("widgets", None)

@@ -119,7 +119,7 @@ def family(tag: str) -> list[Any]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does. Outside the main thread, where Python allows no handlers, it does what it did."""
+    """SIGTERM does what Ctrl-C does. Outside the main thread nothing changes: Python allows no handlers there."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

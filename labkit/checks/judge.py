@@ -107,8 +107,8 @@ class Student:
         try:
             value = plain(self.function(*arguments))
         except (Exception, SystemExit) as error:
-            said = f"{type(error).__name__}: {error}".removesuffix(": ")
-            raise NotYet(f"{call} raised {said}{self.place(error)}. Expected: {self.returns}.") from None
+            what = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise NotYet(f"{call} raised {what}{self.place(error)}. Expected: {self.returns}.") from None
         if value is None or value is ...:
             hint = (
                 "End the function with `return` and a value. `print` only shows a value."
@@ -132,12 +132,11 @@ class Student:
         value = self(*copy.deepcopy(arguments))
         if same(value, plain(expected)):
             return
-        found = next((text for wrong, text in mistakes if same(value, plain(wrong))), "")
-        reason = found or why
+        reason = next((text for wrong, text in mistakes if same(value, plain(wrong))), "") or why
         call, got, wanted = self.text(*arguments), shown(value), shown(plain(expected))
         if got == wanted:  # they differ in digits that are not shown, or in their types
             got, wanted = f"{value!r} ({type(value).__name__})", f"{expected!r} ({type(expected).__name__})"
-        raise NotYet(f"{call} returned {got}, expected {wanted}.{' ' * bool(reason)}{reason}", hint)
+        raise NotYet(f"{call} returned {got}, expected {wanted}. {reason}".rstrip(), hint)
 
     def pair(self, *arguments: Any, of: str) -> list[Any]:
         """The two values that the function returns. `of` describes them. Raises NotYet for anything else."""
@@ -204,8 +203,9 @@ def shown(value: Any) -> str:
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         inside = [shown(item) for item in value[:12]] + (["…"] if len(value) > 12 else [])
-        opened, closed = "()" if isinstance(value, tuple) else "[]"
-        return f"{opened}{', '.join(inside)}{',' * (opened == '(' and len(value) == 1)}{closed}"
+        if isinstance(value, list):
+            return f"[{', '.join(inside)}]"
+        return f"({inside[0]},)" if len(value) == 1 else f"({', '.join(inside)})"
     if callable(value):
         return getattr(value, "__name__", "a function")
     try:

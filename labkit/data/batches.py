@@ -139,7 +139,7 @@ class Data:
             worker_init_fn=die_with_parent if self.spec.loader_workers else None,
         )
         layout = torch.channels_last if self.spec.channels_last else torch.contiguous_format
-        for row, x in zip(index, told(loader, self.spec.loader_workers), strict=True):
+        for row, x in zip(index, with_cause(loader, self.spec.loader_workers), strict=True):
             at = torch.from_numpy(row).to(self.device)
             yield x.to(self.device, non_blocking=True, memory_format=layout), self.train_labels[at], row
 
@@ -172,9 +172,9 @@ class Pictures(Dataset):
         return pil.normalize(pil.to_tensor(picture), self.info.mean, self.info.std, inplace=True)
 
 
-def told(loader: DataLoader, workers: int, shared: Path = Path("/dev/shm")) -> Iterator[Tensor]:
-    """What a loader gives. Raises OSError with the cause and the remedy where its processes find no room in shared memory, of
-    which torch and multiprocessing say no more than that there is none, or that a process was killed."""
+def with_cause(loader: DataLoader, workers: int, shared: Path = Path("/dev/shm")) -> Iterator[Tensor]:
+    """The batches of a loader. If its processes find no room in shared memory, raises OSError with the cause and the remedy
+    (torch's own message names neither)."""
     try:
         yield from loader
     except (OSError, RuntimeError) as error:

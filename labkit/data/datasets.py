@@ -62,7 +62,7 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
         _check(_known(about["name"]), arrays)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         what, remedy = "are damaged", "delete this folder and start again"
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # whether they may be read is no content
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # permission is not damage
             what, remedy = "cannot be read", "see that you may read it, or set LABKIT_DATA to another folder"
         raise DatasetError(f"{folder}: the prepared arrays {what} ({error}); {remedy}") from error
     return arrays

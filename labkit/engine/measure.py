@@ -93,7 +93,8 @@ class Clock:
             self.timed_s += now - self.timing_since
 
     def figures(self) -> dict[str, float]:
-        """Keys of the result: seconds end in `_s`; first_step_at is in seconds since 1970; images are this rank's."""
+        """Keys of the result: seconds end in `_s`; first_step_at is in seconds of the monotonic clock, and
+        `runs.folders.keep` makes a date of it; images are this rank's."""
         return {
             "images_timed": self.images,
             "timed_s": self.timed_s,
@@ -136,7 +137,7 @@ class Progress:
         return {"rank": self.rank, "phase": self.phase, "epoch": self.epoch_index, "step": self.step, "loss": loss}
 
     def write(self, event: dict[str, Any]) -> None:
-        """Append one line, with the time `t` in seconds since 1970."""
+        """Append one line, with the time `t` in seconds of the monotonic clock."""
         with self.lock:
             self.file.write(json.dumps({"t": time.monotonic(), **event}) + "\n")
 

@@ -26,6 +26,7 @@ from labkit.engine.models import build_model
 from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 from labkit.strategy import learning_rate_factor
+from labkit.system.lifeline import end_with_parent
 
 WORLD_SIZE = 2
 
@@ -111,7 +112,5 @@ def main():
 
 
 if __name__ == "__main__":
-    from labkit.system.lifeline import end_with_parent
-
     end_with_parent()  # not in the tutorials: when a benchmark is stopped, nothing may go on running
     main()

@@ -1,4 +1,4 @@
-"""From what the ranks left behind to one sentence: which rank, what happened, and what the others merely suffered."""
+"""From the files of the ranks to one sentence: which rank failed, why, and which ranks only lost their peer."""
 
 import os
 import signal
@@ -101,12 +101,12 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
     for view in views:
         if view.exitcode in (-signal.SIGTERM, FORK_SERVER_GONE):
             gone = view.exitcode == FORK_SERVER_GONE
-            what = "went down with the fork server that started it" if gone else "was ended by SIGTERM"
+            what = "ended because the fork server that started it had ended" if gone else "was ended by SIGTERM"
             reason = f"rank {view.rank} {what}, as when a kernel or a batch system shuts down; {view.last_heard}"
             return RunFailed("interrupted", view.rank, reason, view.log_tail())
         if view.exitcode is not None and view.exitcode < 0:
             name = signal.Signals(-view.exitcode).name
-            hint = " (by the kernel, for want of memory?)" if name == "SIGKILL" else ""
+            hint = " (perhaps by the kernel, because memory ran out)" if name == "SIGKILL" else ""
             reason = f"rank {view.rank} was killed by {name}{hint}, {view.last_heard}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
     for error, view in failed:
@@ -118,8 +118,8 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
             return RunFailed("incomplete", view.rank, reason, view.log_tail())
         if view.exitcode and not view.error:
             lines = view.log_tail().splitlines()
-            said = f"; it said: {lines[-1][:500]}{limit_behind(lines[-1])}" if lines else ""
-            reason = f"rank {view.rank} left with exit code {view.exitcode}, {view.last_heard}{said}"
+            last_line = f"; it said: {lines[-1][:500]}{limit_behind(lines[-1])}" if lines else ""
+            reason = f"rank {view.rank} left with exit code {view.exitcode}, {view.last_heard}{last_line}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
     if hung:
         first = min(hung, key=lambda v: (not v.silent, v.waits, v.progress))
@@ -127,7 +127,7 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
         if deadline_s:
             over = f"the run took longer than deadline_s={deadline_s:g}"
         elif not first.silent and len(hung) == len(views):
-            over = f"there for {first.still_s:.0f} s, far longer than before (timeout_s={timeout_s:g})"
+            over = f"no progress for {first.still_s:.0f} s, far longer than ever before in this phase (timeout_s={timeout_s:g})"
         where = f", {first.last_heard}" if first.silent else f" {first.where}"
         reason = f"rank {first.rank} hung{_state(first.pid)}{where}: {over}"
         return RunFailed("timeout", first.rank, reason, f"its stack and last log lines:\n{first.log_tail()}")

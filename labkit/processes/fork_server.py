@@ -129,7 +129,8 @@ def end() -> None:
 
 
 def _end_at_exit(launcher: int) -> None:
-    """Or it would go on importing torch for seconds after a run that was refused at once."""
+    """End the server when this process ends; otherwise it would go on importing torch for seconds after a run that was refused at
+    once."""
     if os.getpid() == launcher:  # not a fork of it
         end()
 

@@ -1,4 +1,4 @@
-"""Fork servers and ranks on this machine, by their command lines: whose are they, and is anybody there who started them?"""
+"""Fork servers and ranks on this machine, by their command lines: which process started them, and does it still run?"""
 
 import os
 import re

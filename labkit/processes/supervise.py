@@ -37,7 +37,7 @@ class Watched:
 
 
 class Rank:
-    """The launcher's side of one rank: its process, and the files it is heard through. Times are those of `Watched`."""
+    """The launcher's side of one rank: its process, and the files through which it reports. Times are those of `Watched`."""
 
     def __init__(self, process: Any, folder: Path, rank: int):
         self.process, self.folder, self.rank = process, folder, rank
@@ -129,7 +129,11 @@ def supervise(job: Job, ranks: list[Rank], on_progress: Callable | None) -> list
             first_trouble = now if first_trouble is None else first_trouble
             # A rank that says what went wrong ends the run soon; one that only lost its peer gives the peer time to speak.
             cause_known = any(not (view.error or {}).get("lost_peer") for view in gone)
-            patience = 1.0 if cause_known else job.timeout_s + GRACE_S if waiting_for_last else GRACE_S
+            patience = GRACE_S
+            if cause_known:
+                patience = 1.0
+            elif waiting_for_last:
+                patience = job.timeout_s + GRACE_S
             if late or silent or stuck or len(gone) == len(views) or now - first_trouble > patience:
                 raise failure(job, views, late)
 

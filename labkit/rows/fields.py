@@ -1,4 +1,4 @@
-"""One field of a Spec: its limits, and how a value is checked against them. This file names no field of Spec."""
+"""One field of a Spec: its limits, and how a value is checked against them."""
 
 from __future__ import annotations
 

@@ -44,17 +44,20 @@ def _at(path: Path, mark: Any) -> str:
 
 
 def _check_depth(path: Path, events: Any) -> None:
-    """Before anything recursive reads it."""
+    """Refuse nesting that is too deep, before recursive code reads the file."""
     depth = 0
     for event in events:
         kind = type(event).__name__
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        if kind.endswith("StartEvent"):
+            depth += 1
+        elif kind.endswith("EndEvent"):
+            depth -= 1
         if depth - 2 > DEEPEST:  # the stream and the document count, too
             raise SpecError(
                 f"{_at(path, event.start_mark)}: nested more than {DEEPEST} levels deep; no file here needs more than four"
             )
         if kind == "AliasEvent":
-            raise SpecError(f"{_at(path, event.start_mark)}: *{event.anchor}: an alias is not taken; write the value out")
+            raise SpecError(f"{_at(path, event.start_mark)}: *{event.anchor}: aliases are not allowed; write the value out")
 
 
 def _check(path: Path, node: Any) -> None:
@@ -78,11 +81,11 @@ def _check(path: Path, node: Any) -> None:
 
 
 def _check_number(path: Path, node: Any) -> None:
-    """A number as written must be the number that everybody reads."""
+    """Refuse numbers that YAML reads in another way than people do."""
     text, quoted = node.value, node.style in ("'", '"', "|", ">")
     if node.tag in (f"{TAG}int", f"{TAG}float") and ":" in text:
         raise SpecError(
-            f"{_at(path, node.start_mark)}: {text}: YAML counts this in sixties; write one number, or a text in quotes"
+            f"{_at(path, node.start_mark)}: {text}: YAML reads this as a number in base 60; write one number, or a text in quotes"
         )
     if (
         node.tag in (f"{TAG}int", f"{TAG}str")

@@ -86,7 +86,7 @@ def owner() -> str:
 
 
 def abandoned(name: str) -> bool:
-    """Did a process of this host make it (`owner`) that is there no more? Of other hosts nothing is known."""
+    """True if a process of this host made it (see `owner`) and has ended. False for other hosts: we cannot know."""
     host, _, number = name.rpartition("~")
     return host == platform.node() and number.isdecimal() and not psutil.pid_exists(int(number))
 

@@ -64,9 +64,9 @@ def helper_path() -> list[str]:
     last = {os.path.realpath(folder) for folder in (os.getcwd(), os.path.dirname(os.path.abspath(sys.argv[0])), ROOT)}
     entries = [entry or os.getcwd() for entry in sys.path]
     others = [entry for entry in entries if os.path.realpath(entry) not in last]
-    mine = [entry for entry in entries if os.path.realpath(entry) in last and os.path.realpath(entry) != os.path.realpath(ROOT)]
+    late = [entry for entry in entries if os.path.realpath(entry) in last and os.path.realpath(entry) != os.path.realpath(ROOT)]
     at = next((at for at, entry in enumerate(others) if PathFinder.find_spec("labkit", [entry])), len(others))
-    return list(dict.fromkeys([*others[:at], ROOT, *others[at:], *mine]))
+    return list(dict.fromkeys([*others[:at], ROOT, *others[at:], *late]))
 
 
 def helper_environment() -> dict[str, str]:

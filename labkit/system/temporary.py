@@ -1,7 +1,7 @@
 """One folder for the temporary files of this process, and an end to those that a killed process left.
 
-Whoever owns a folder holds a lock on its file `owner`; the operating system lets go of it when the owner dies, however it
-dies. The next process that needs a folder removes those that nobody holds.
+Whoever owns a folder holds a lock on its file `owner`; the operating system releases it when the owner ends, for any
+reason. The next process that needs a folder removes those that nobody holds.
 """
 
 import atexit
@@ -16,7 +16,7 @@ from labkit.system.files import remove_unless_held
 PREFIX = "labkit-"
 LONGEST_SOCKET_PATH = 103  # characters: macOS allows 104 bytes with the zero at the end, Linux 108
 SOCKET_NAME = len("/labkit-12345678/listener-12345678")
-_mine: tuple[int, Path] | None = None  # the process that made it, since a fork inherits this variable, and the folder
+_own: tuple[int, Path] | None = None  # the process that made it, since a fork inherits this variable, and the folder
 _locks: list[int] = []  # open for the life of the process
 
 
@@ -24,16 +24,16 @@ def own_folder() -> Path:
     """This process's temporary folder, with a path short enough for a socket in it. It is removed when the process ends.
 
     Raises OSError where TMPDIR is too long for a socket's path and /tmp cannot be written."""
-    global _mine
-    if _mine is None or _mine[0] != os.getpid() or not _mine[1].is_dir():
+    global _own
+    if _own is None or _own[0] != os.getpid() or not _own[1].is_dir():
         place = _short_place()
         _clear_abandoned(place)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         _locks.append(os.open(folder / "owner", os.O_CREAT | os.O_RDWR, 0o600))
         fcntl.flock(_locks[-1], fcntl.LOCK_EX)
-        _mine = os.getpid(), folder
+        _own = os.getpid(), folder
         atexit.register(_remove, folder, os.getpid())
-    return _mine[1]
+    return _own[1]
 
 
 def _short_place() -> str:

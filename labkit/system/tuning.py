@@ -1,4 +1,5 @@
-"""Environment variables that change how fast torch, its libraries or malloc work: a figure measured with some is another figure."""
+"""Environment variables that change how fast torch, its libraries or malloc work:
+figures that were measured with other values are not compared."""
 
 import hashlib
 import json
@@ -38,6 +39,6 @@ def outside_settings() -> dict[str, str]:
 
 
 def settings_mark() -> str:
-    """Nothing where there are none; else a word that is another one for other settings."""
+    """The empty text if no such variable is set, else a short digest of them."""
     found = json.dumps(outside_settings())
     return "" if found == "{}" else f"+{hashlib.sha256(found.encode()).hexdigest()[:8]}"

@@ -220,7 +220,7 @@ def test_report_executes_writes_and_tells(lab, capsys, monkeypatch) -> None:
 
     said = call(capsys, monkeypatch, *words, "--only", "20,21", "--fresh")
     assert said.code == 0 and "for 1 new runs" in said.out, "anew, but once for both"
-    assert re.match(r"labkit: about \d+ s if all is trained again, as last time", said.err)
+    assert re.match(r"labkit: about \d+ s if every row is trained again", said.err)
 
 
 def test_rows_that_failed_count(lab, capsys, monkeypatch) -> None:

@@ -61,7 +61,8 @@ def test_wrong_number_of_processes_is_refused_with_the_remedy(tmp_path):
 
 @pytest.mark.parametrize("hosts", [1, 2])
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("raise", "rank 1 failed: ValueError: picture 17 is broken"), ("kill", "rank 1 ended without a word")]
+    ("fault", "reason"),
+    [("raise", "rank 1 failed: ValueError: picture 17 is broken"), ("kill", "rank 1 ended without an error message")],
 )
 def test_a_rank_that_dies_is_told(tmp_path, hosts, fault, reason):
     """On one host, whose agent ends the other rank at once, and on two."""

@@ -161,7 +161,7 @@ def test_fork_server_is_killed(lab):
             killed.append(forkserver._forkserver._forkserver_pid)
             os.kill(killed[0], signal.SIGKILL)
 
-    with injected("hang", [1], fired), pytest.raises(KeyboardInterrupt, match="rank 0 went down with the fork server"):
+    with injected("hang", [1], fired), pytest.raises(KeyboardInterrupt, match="rank 0 ended because the fork server"):
         labkit.run([SMALL, SMALL.but(batch_per_rank=32)], on_progress=kill_it)
     assert killed, "nothing was killed"
     statuses = {name: [outcome.status for outcome in outcomes] for name, outcomes in read_results("quick").items()}

@@ -105,8 +105,8 @@ def test_a_clock_that_is_set_changes_no_duration(tmp_path: Path, monkeypatch: py
 # -- a rank that hangs -----------------------------------------------------------------------------------------------------
 
 HANGS = {
-    "single": (ALONE, 0, "rank 0 hung in phase 'step' of epoch 1, step 3: there for"),
-    "DataParallel": (ALONE.but(strategy="data_parallel", world_size=2), 0, "rank 0 hung in phase 'step' of epoch 1, step 3: there for"),
+    "single": (ALONE, 0, "rank 0 hung in phase 'step' of epoch 1, step 3: no progress for"),
+    "DataParallel": (ALONE.but(strategy="data_parallel", world_size=2), 0, "rank 0 hung in phase 'step' of epoch 1, step 3: no progress for"),
     "a server": (SMALL.but(strategy="parameter_server", consistency="sync"), 0, "rank 0 hung in phase 'step' of epoch 1, step 3"),
     "a worker of a server": (SMALL.but(strategy="parameter_server", consistency="sync"), 1, "rank 1 hung in phase 'step' of epoch 1, step 3"),
 }  # fmt: skip

@@ -166,7 +166,7 @@ def test_a_long_tmpdir(tmp_path: Path, characters: int) -> None:
 def test_a_tmpdir_that_is_too_long_and_no_other_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * 90)
     monkeypatch.setattr(temporary.os, "access", lambda *_: False)
-    monkeypatch.setattr(temporary, "_mine", None)
+    monkeypatch.setattr(temporary, "_own", None)
     with pytest.raises(OSError, match=r"TMPDIR=/xxx.*: has 91 characters, and a socket's path allows \d+; set TMPDIR"):
         own_folder()
 
