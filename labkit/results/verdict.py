@@ -25,8 +25,8 @@ KINDS = (  # of a pair of rows
     "same",  # as published
     "equal",  # indistinguishable in both
     "opposite",  # in the opposite order
-    "tie_only_here",  # indistinguishable only here
-    "tie_only_published",  # indistinguishable only as published
+    "tie_only_here",  # distinguishable as published but not here
+    "tie_only_published",  # distinguishable here but not as published
 )
 HEADS = ("differs", "equal", "agrees", "tie_here", "in_part", "not_published")  # of a verdict
 
