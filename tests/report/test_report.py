@@ -179,7 +179,7 @@ def test_failed_and_interrupted_runs_are_told_with_their_reason(tmp_path):
 
 def test_without_results_nothing_is_shown(tmp_path, drawn):
     text = written(tmp_path)
-    assert "Nothing has run yet" in text and "None yet." in text and "Beside the published" not in text and "plots/" not in text
+    assert "Nothing has run yet" in text and "None yet." in text and "Comparison with the published" not in text and "plots/" not in text
     assert "not run yet | `labkit run single_gpu_resnet18_bs256_cacheFalse_ampFalse --profile quick`" in text
     assert not (tmp_path / "plots").exists()
 
@@ -194,7 +194,7 @@ def test_notes_name_what_should_not_be_mixed(tmp_path):
     for what in ("engine versions", "machines", "commits"):
         assert f"2 different {what}; not from the most frequent one: `{SINGLE.format(512)}`." in notes
     assert "2 different seeds" in notes and "| – |" in section(written(tmp_path), "Summary of results")
-    assert f"profile has now: `{DDP}`" in notes and f"warm-up steps were: `{DDP}`" in notes
+    assert f"profile has now: `{DDP}`" in notes and f"no steps after the warm-up: `{DDP}`" in notes
     assert "load average" not in notes  # 7.5 is little for 16 cores
     put(DDP, repeat=2, load_1min=7.5)
     assert "1 of 5 runs began while the machine's load average was above 1.5 per core (up to 7.5 in all)" in written(tmp_path)

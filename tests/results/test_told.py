@@ -58,14 +58,14 @@ GROUP_4 = f"""
 {CACHED} † | 1.20 | 0.96 (NCCL) | −2.0 | −7.3 (NCCL) | 0.55 | 0.62 (NCCL)
 """
 SENTENCES_1 = [
-    "Images/s: the order differs from the published one (3 pairs of rows: 2 as published, 1 the other way round): dp_bs256_ngpu2 was faster "
-    "than single_gpu_bs256 (1.50 times; published 0.77).",
-    "Accuracy: the order agrees in part with the published one (3 pairs of rows: 1 indistinguishable in both, 2 indistinguishable only as "
-    "published): single_gpu_bs256 was more accurate than dp_bs256_ngpu2 (+6.0 points; published indistinguishable, −0.9); ddp_gloo_bs128x2 was "
-    "more accurate than dp_bs256_ngpu2 (+8.0 points; published indistinguishable, −0.2).",
-    "Memory: the order differs from the published one (3 pairs of rows: 1 as published, 2 the other way round): dp_bs256_ngpu2 needed more "
-    "memory than single_gpu_bs256 (2.00 times; published 0.55); dp_bs256_ngpu2 needed more memory than ddp_gloo_bs128x2 (4.40 times; published "
-    "0.94).",
+    "Images/s: the order differs from the published one (3 pairs of rows: 2 as published, 1 in the opposite order): dp_bs256_ngpu2 was "
+    "faster than single_gpu_bs256 (1.50 times; published 0.77).",
+    "Accuracy: the order agrees in part with the published one (3 pairs of rows: 1 indistinguishable in both, 2 distinguishable here "
+    "but not as published): single_gpu_bs256 was more accurate than dp_bs256_ngpu2 (+6.0 points; published indistinguishable, −0.9); "
+    "ddp_gloo_bs128x2 was more accurate than dp_bs256_ngpu2 (+8.0 points; published indistinguishable, −0.2).",
+    "Memory: the order differs from the published one (3 pairs of rows: 1 as published, 2 in the opposite order): dp_bs256_ngpu2 needed "
+    "more memory than single_gpu_bs256 (2.00 times; published 0.55); dp_bs256_ngpu2 needed more memory than "
+    "ddp_gloo_bs128x2 (4.40 times; published 0.94).",
 ]
 
 
