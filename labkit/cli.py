@@ -10,18 +10,11 @@ import typer
 
 import labkit
 from labkit import terminal
-from labkit.batch import batch, notebooks
 from labkit.batch.progress import Watch
-from labkit.probes.bench import main as measure_the_lab
-from labkit.probes.doctor import examine
 from labkit.processes.diagnose import RunFailed
-from labkit.report import write
-from labkit.report.check import check_report, report_files, report_to_check
-from labkit.results.table import kept_lines, lines_of
 from labkit.rows import params
 from labkit.rows.fields import SpecError
 from labkit.runs.plan import plan
-from labkit.runs.train import get_ready, train_rows
 
 FAILED, BAD_INPUT, NEEDS, INTERRUPTED = 1, 2, 3, 130
 Language = Enum("Language", {"en": "en", "zh": "zh", "both": "both"})  # typer offers these values
@@ -58,6 +51,8 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
 
     \b
     labkit rows --profile classroom --json"""
+    from labkit.results.table import kept_lines  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+
     lines = {line["name"]: line for line in map(terminal.for_print, kept_lines(plan("all", profile)))}
     for name, line in lines.items():
         line["groups"] = [group.number for group in params.groups() if name in group.rows]
@@ -103,6 +98,8 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
     \b
     labkit table --profile classroom
     labkit table --set epochs=2          results of runs with the same --set"""
+    from labkit.results.table import kept_lines  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+
     lines = [terminal.for_print(line) for line in kept_lines(plan("all", profile, terminal.read_sets(sets)))]
     lines.sort(key=lambda line: -(line["images_per_s"] or 0))
     if as_json:
@@ -124,6 +121,10 @@ def report(
     labkit report --profile classroom --repeats 3
     labkit report --only 4,10 --fresh --lang zh
     labkit report --classic"""
+    from labkit.batch import batch, notebooks  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+    from labkit.report import write  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+    from labkit.results.table import kept_lines  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+
     began, before = time.monotonic(), batch.results_at()
     overrides, numbers = terminal.read_sets(sets), terminal.read_numbers(only)
     if publish and (classic or lang is not Language.both):
@@ -169,6 +170,8 @@ def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, 
     \b
     labkit check --profile classroom
     labkit check --folder .              the committed report, also where there are results"""
+    from labkit.report.check import check_report, report_files, report_to_check  # late: as in `report`
+
     overrides = terminal.read_sets(sets)
     path = folder / "report.md" if folder else report_to_check(profile, overrides)
     differences = check_report(profile, overrides, path, rewrite)
@@ -182,6 +185,8 @@ def check(profile: Profile = "quick", sets: Sets = None, folder: Folder = None, 
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine for problems that could disturb a run, and print what to do. Exit code 1 if there is a problem."""
+    from labkit.probes.doctor import examine  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+
     findings = examine()
     terminal.print_json(map(vars, findings)) if as_json else print(*findings, sep="\n")
     raise typer.Exit(FAILED if any(finding.level == "problem" for finding in findings) else 0)
@@ -190,11 +195,19 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None, pairs: Pairs = 5) -> None:
     """Measure how much time the lab costs and saves, compared with plain PyTorch. Takes minutes; let nothing else run meanwhile."""
-    measure_the_lab(names or [], pairs)
+    from labkit.probes import bench  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+
+    bench.main(names or [], pairs)
 
 
 def train_names(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
     """Train rows, and show progress on stderr. Returns table lines (see `for_print`)."""
+    from labkit.results.table import lines_of  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+    from labkit.runs.train import (  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+        get_ready,
+        train_rows,
+    )
+
     planned = get_ready(names, profile, repeats, fresh, overrides)
     with terminal.run_bar([row.name for row in planned.runnable], repeats) as on_progress:
         outcomes = train_rows(planned, repeats, fresh, on_progress)
