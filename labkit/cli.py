@@ -122,8 +122,8 @@ def report(
     labkit report --only 4,10 --fresh --lang zh
     labkit report --classic"""
     from labkit.batch import batch, notebooks  # late: loads multiprocessing and ssl, which `labkit --help` does not need
-    from labkit.report import write  # late: loads multiprocessing and ssl, which `labkit --help` does not need
-    from labkit.results.table import kept_lines  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+    from labkit.report import write  # late: as above
+    from labkit.results.table import kept_lines  # late: as above
 
     began, before = time.monotonic(), batch.results_at()
     overrides, numbers = terminal.read_sets(sets), terminal.read_numbers(only)
@@ -203,10 +203,7 @@ def bench(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")
 def train_names(names: list[str], profile: str, overrides: dict[str, Any], repeats: int, fresh: bool) -> list[dict[str, Any]]:
     """Train rows, and show progress on stderr. Returns table lines (see `for_print`)."""
     from labkit.results.table import lines_of  # late: loads multiprocessing and ssl, which `labkit --help` does not need
-    from labkit.runs.train import (  # late: loads multiprocessing and ssl, which `labkit --help` does not need
-        get_ready,
-        train_rows,
-    )
+    from labkit.runs.train import get_ready, train_rows  # late: as above
 
     planned = get_ready(names, profile, repeats, fresh, overrides)
     with terminal.run_bar([row.name for row in planned.runnable], repeats) as on_progress:

@@ -2,10 +2,9 @@
 
 from matplotlib.figure import Figure
 
+from labkit.checks.schedules import UNITS, Order, drive, gpipe
 from labkit.drawings.sheet import GREY, LINE, MESSAGE, Sheet, drawn
 from labkit.plots.style import WORK
-
-Order = list[tuple[str, int]]  # ("F" or "B", micro-batch) in the order in which a stage computes them
 
 
 @drawn
@@ -71,11 +70,6 @@ def step_on_one_and_two() -> Figure:
     return s.figure
 
 
-def gpipe(stage: int, stages: int, micro_batches: int) -> Order:
-    """The order of one stage (0, 1, ...): all forwards, then all backwards (Huang et al., 2019)."""
-    return [("F", i) for i in range(micro_batches)] + [("B", i) for i in range(micro_batches)]
-
-
 def one_f_one_b(stage: int, stages: int, micro_batches: int) -> Order:
     """The order of one stage (0, 1, ...): a forward for each stage behind it, then forward and backward in turn, then the backwards
     that are left (Narayanan et al., 2019)."""
@@ -88,49 +82,6 @@ def one_f_one_b(stage: int, stages: int, micro_batches: int) -> Order:
     return order
 
 
-def play(orders: list[Order], cost: dict[str, float]) -> list[list[tuple[str, int, float]]]:
-    """For each stage its work as (F or B, micro-batch, start). Everything starts as early as possible: after the stage's work
-    before it in `orders`, and after the work of another stage that it needs. `cost`: the time of F and of B, in any unit.
-    Messages take no time. Raises ValueError for orders in which every stage waits for another one."""
-    #   F of a stage needs F of the stage before it; B needs F of its own stage, and B of the stage behind it.
-    #
-    #   stage 0   F0 F1 .. .. B0 B1       two stages, two micro-batches, all forwards first;
-    #   stage 1   .. F0 F1 B0 B1 ..       .. : the stage waits for the other one
-    ends: dict[tuple[str, int, int], float] = {}
-    free, todo = [0.0] * len(orders), [list(order) for order in orders]
-    played: list[list[tuple[str, int, float]]] = [[] for _ in orders]
-    while any(todo):
-        before = sum(map(len, todo))
-        for stage, order in enumerate(todo):
-            if not order:
-                continue
-            what, i = order[0]
-            needed = []
-            if what == "F" and stage > 0:
-                needed.append(("F", i, stage - 1))
-            if what == "B":
-                needed.append(("F", i, stage))
-            if what == "B" and stage < len(orders) - 1:
-                needed.append(("B", i, stage + 1))
-            if all(work in ends for work in needed):
-                start = max([free[stage], *(ends[work] for work in needed)])
-                ends[(what, i, stage)] = free[stage] = start + cost[what]
-                played[stage].append((what, i, start))
-                order.pop(0)
-        if sum(map(len, todo)) == before:
-            raise ValueError(f"deadlock: every stage waits for another one: {todo}")
-    return played
-
-
-def held(order: Order) -> int:
-    """The most micro-batches whose activations a stage holds at once: from their forward to their backward."""
-    now = most = 0
-    for what, _ in order:
-        now += 1 if what == "F" else -1
-        most = max(most, now)
-    return most
-
-
 @drawn
 def pipelines() -> Figure:
     """A batch in a pipeline of two stages: whole; in four micro-batches with GPipe; and with 1F1B, which holds fewer activations. The
@@ -138,24 +89,23 @@ def pipelines() -> Figure:
     s = Sheet(13, 7.6, "Two stages, one batch: who computes which micro-batch when",
               "Computed: backward takes twice as long as forward, messages take no time. Numbers are micro-batches.")  # fmt: skip
     unit, left, high = 0.385, 1.15, 0.42
-    schedules = [("whole batch, as published", gpipe, 1), ("GPipe: all forwards, then all backwards", gpipe, 4),
-                 ("1F1B: a backward as soon as there is one", one_f_one_b, 4)]  # fmt: skip
-    for (name, schedule, m), top in zip(schedules, (6.25, 4.35, 2.45), strict=True):
-        orders = [schedule(stage, 2, m) for stage in range(2)]
-        cost = {"F": 4 / m, "B": 8 / m}
-        played = play(orders, cost)
-        end = max(start + cost[what] for stage in played for what, _, start in stage)
-        idle = 1 - m * sum(cost.values()) / end
+    schedules = [("whole batch, as published", [gpipe(1)] * 2), ("GPipe: all forwards, then all backwards", [gpipe(4)] * 2),
+                 ("1F1B: a backward as soon as there is one", [one_f_one_b(stage, 2, 4) for stage in range(2)])]  # fmt: skip
+    for (name, orders), top in zip(schedules, (6.25, 4.35, 2.45), strict=True):
+        m, ran = len(orders[0]) // 2, drive(orders)
+        scale = 4 / m  # the whole batch is the same work, however it is cut
+        end = ran.time * scale
+        idle = 1 - m * sum(UNITS.values()) / ran.time
         s.text(left, top + 0.3, name, 12, ha="left", weight="bold")
-        for stage, events in enumerate(played):
+        for stage, events in enumerate(ran.work):
             y = top - 0.45 - stage * (high + 0.1)
             s.text(left - 0.12, y + high / 2, f"stage {stage}", ha="right")
             s.box(left, y, end * unit, high, fill="white", edge="#888888", style=(0, (3, 2)))
-            for what, i, start in events:
+            for start, what, i in events:
                 kind = "forward" if what == "F" else "backward"
                 words = str(i + 1) if m > 1 else kind
-                s.work(kind, left + start * unit, y, cost[what] * unit, high, words, size=10.5)
-            note = f"holds activations of {held(orders[stage])} of {m}" if m > 1 else "holds all activations"
+                s.work(kind, left + start * scale * unit, y, UNITS[what] * scale * unit, high, words, size=10.5)
+            note = f"holds activations of {ran.held[stage]} of {m}" if m > 1 else "holds all activations"
             s.text(left + end * unit + 0.15, y + high / 2, note, 10.5, ha="left", color=GREY)
         s.text(left, top - 1.2, f"bubble: {100 * idle:.0f} % of each stage's time  =  (p − 1) / (m + p − 1) with p = 2 stages, m = {m}",
                10.5, ha="left", color=MESSAGE)  # fmt: skip
