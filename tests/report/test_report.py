@@ -132,7 +132,7 @@ def test_a_gloo_row_is_compared_with_gloo_where_the_whole_group_can_be(tmp_path)
     assert lines[2][2] == "1.00 (NCCL)"
     assert lines[4][2] == f"{rate['fsdp_grad_resnet18_bs128x2_ampFalse'] / nccl:.2f}" == "0.88"
     assert "not every Gloo row of this group was published" in section(text, "3. ") and "(NCCL)" not in section(text, "2. ")
-    assert f"`{DDP.replace('gloo', 'nccl')}` against `{DDP}`" in section(text, "2. ")
+    assert f"`{DDP.replace('gloo', 'nccl')}` with `{DDP}`" in section(text, "2. ")
     frozen = next(line for line in cells(section(text, "4. ")) if "Frozen" in line[0])
     assert frozen[2] == frozen[4] == frozen[6] == "–" != frozen[1]
 
@@ -179,12 +179,16 @@ def test_failed_and_interrupted_runs_are_told_with_their_reason(tmp_path):
 
 def test_without_results_nothing_is_shown(tmp_path, drawn):
     text = written(tmp_path)
+<<<<<<< ours
     assert (
         "Nothing has run yet" in text
         and "None yet." in text
         and "Comparison with the published" not in text
         and "plots/" not in text
     )
+=======
+    assert "Nothing has run yet" in text and "None yet." in text and "Comparison with" not in text and "plots/" not in text
+>>>>>>> theirs
     assert "not run yet | `labkit run single_gpu_resnet18_bs256_cacheFalse_ampFalse --profile quick`" in text
     assert not (tmp_path / "plots").exists()
 

@@ -93,4 +93,4 @@ def test_rows_that_imitate_bf16_are_named(tmp_path, monkeypatch, bf16, noted):
     for amp in (False, True):
         put(f"single_gpu_resnet18_bs256_cacheTrue_amp{amp}")
     text = written(tmp_path)
-    assert ("these rows say nothing: `single_gpu_resnet18_bs256_cacheTrue_ampTrue`." in text) is noted
+    assert ("with bf16 instructions: `single_gpu_resnet18_bs256_cacheTrue_ampTrue`." in text) is noted
