@@ -37,8 +37,8 @@ def read_statuses(label: str) -> list[Status]:
         path = folder / f"{name}.status.json"
         try:
             content = read_json(path)
-            told = {"notebook": name, "status": "running"} if content is None else content
-            status = Status(**checked_fields(told, Status, path, "run `labkit report` again to replace it"))
+            fields = {"notebook": name, "status": "running"} if content is None else content
+            status = Status(**checked_fields(fields, Status, path, "run `labkit report` again to replace it"))
         except Unreadable as error:
             status = Status(name, "unreadable", str(error))
         if status.status == "running" and not held(folder):
