@@ -122,8 +122,8 @@ def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Pa
     results of its rows (of all rows, for the last notebook). `fresh` decides what is trained, and is seen in the results. Probes
     are left out: a later notebook may be the first to probe a row that is this one's, too."""
     digest = hashlib.sha256(notebook.path.read_bytes())
-    told = {key: value for key, value in parameters.items() if key != "fresh"}
-    digest.update(json.dumps([told, versions(), jupyter_versions()], sort_keys=True).encode())
+    stable = {key: value for key, value in parameters.items() if key != "fresh"}
+    digest.update(json.dumps([stable, versions(), jupyter_versions()], sort_keys=True).encode())
     package = [path for path in Path(__file__).parents[1].rglob("*") if path.is_file() and path.suffix != ".pyc"]
     for path in sorted([*package, *params.PARAMS.rglob("*.yaml"), *params.PARAMS.rglob("*.csv")]):
         digest.update(path.name.encode() + path.read_bytes())

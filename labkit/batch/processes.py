@@ -63,14 +63,14 @@ def watch(child: subprocess.Popen, events: Path, log: Path, deadline_s: float, n
             code = child.wait(LOOK_S)
         except subprocess.TimeoutExpired:
             code = None
-        told, seconds = last_event(events), watched.look()
+        event, seconds = last_event(events), watched.look()
         if code is not None:
-            return (told["status"], told["reason"]) if "status" in told else ended(code, log)
+            return (event["status"], event["reason"]) if "status" in event else ended(code, log)
         if seconds > deadline_s:
-            return "timeout", f"in cell {told.get('cell', 0)}: the notebook took more than {deadline_s:g} s"
+            return "timeout", f"in cell {event.get('cell', 0)}: the notebook took more than {deadline_s:g} s"
         if seconds - told_at >= TELL_S:
             told_at = seconds
-            notify(told.get("cell", 0), seconds)
+            notify(event.get("cell", 0), seconds)
 
 
 def last_event(events: Path) -> dict[str, Any]:

@@ -122,15 +122,15 @@ def check_ring_step(student: Student) -> Verdict:
 def ring_chunks(student: Student, rank: int, n: int, step: int) -> tuple[int, int]:
     """(the chunk to send, the chunk to receive) of one rank in one step. Raises NotYet if they are no chunks."""
     send, get = student.pair(rank, n, step, of="(chunk to send, chunk to receive)")
-    said = f"{student.text(rank, n, step)} returned ({shown(send)}, {shown(get)})"
+    returned = f"{student.text(rank, n, step)} returned ({shown(send)}, {shown(get)})"
     for chunk in (send, get):
         if not whole(chunk) or not 0 <= chunk < n:
             raise NotYet(
-                f"{said}, but the chunks of {n} ranks are the whole numbers 0 to {n - 1}.",
+                f"{returned}, but the chunks of {n} ranks are the whole numbers 0 to {n - 1}.",
                 "Use % world_size: the chunk before chunk 0 is the last chunk.",
             )
     if step == 0 and send != rank:
-        raise NotYet(f"{said}, expected ({rank}, {(rank - 1) % n}): in step 0 rank {rank} sends chunk {rank}.")
+        raise NotYet(f"{returned}, expected ({rank}, {(rank - 1) % n}): in step 0 rank {rank} sends chunk {rank}.")
     return send, get
 
 
@@ -151,10 +151,10 @@ def require_sum(got: Counter, rank: int, chunk: int, n: int, picture: str) -> No
     if got == Counter(range(n)):
         return
     missing, twice = [r for r in range(n) if not got[r]], [r for r in range(n) if got[r] > 1]
-    said = [f"the numbers of rank {r} are missing" for r in missing]
-    said += [f"the numbers of rank {r} are in it {got[r]} times" for r in twice]
+    wrong = [f"the numbers of rank {r} are missing" for r in missing]
+    wrong += [f"the numbers of rank {r} are in it {got[r]} times" for r in twice]
     raise NotYet(
-        f"After the last step with {n} ranks, chunk {chunk} on rank {rank} is not the sum: {', '.join(said)}.",
+        f"After the last step with {n} ranks, chunk {chunk} on rank {rank} is not the sum: {', '.join(wrong)}.",
         "In each step, send the chunk that arrived in the step before.",
         picture,
     )

@@ -86,9 +86,9 @@ def start(process: Any, give_up: Callable[[], bool] = lambda: False) -> None:
     except (EOFError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "thread" not in str(error):
             raise
-        said = why[0] if why else f"ended while it started a process: {_last_words() or error}"
+        cause = why[0] if why else f"ended while it started a process: {_last_words() or error}"
         end()
-        raise _failed(said) from error
+        raise _failed(cause) from error
     finally:
         over.set()
 

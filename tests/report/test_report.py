@@ -179,16 +179,7 @@ def test_failed_and_interrupted_runs_are_told_with_their_reason(tmp_path):
 
 def test_without_results_nothing_is_shown(tmp_path, drawn):
     text = written(tmp_path)
-<<<<<<< ours
-    assert (
-        "Nothing has run yet" in text
-        and "None yet." in text
-        and "Comparison with the published" not in text
-        and "plots/" not in text
-    )
-=======
     assert "Nothing has run yet" in text and "None yet." in text and "Comparison with" not in text and "plots/" not in text
->>>>>>> theirs
     assert "not run yet | `labkit run single_gpu_resnet18_bs256_cacheFalse_ampFalse --profile quick`" in text
     assert not (tmp_path / "plots").exists()
 
