@@ -62,15 +62,14 @@ def run_notebooks(
     fresh: bool = False,
     overrides: dict[str, Any] | None = None,
     deadline_s: float | None = None,
-    cell_timeout_s: int | None = None,
     on_progress: Callable[[Task, dict[str, Any]], None] | None = None,
 ) -> list[Status]:
     """Execute the notebooks whose numbers are in `only` (None: all), in order, and return how each ended.
 
     One that ended well is not executed again until something that it depends on changes, or a row of its group lacks a valid
     result; `fresh` executes all, and trains each row once more. A notebook that fails does not stop the others. `deadline_s`
-    (default: ten minutes, and twice what the rows of its group may take) ends a notebook with all its processes;
-    `cell_timeout_s` ends it if a cell takes longer. `on_progress(task, event)` hears {"cell", "cells", "seconds", "row"} every
+    (default: ten minutes, and twice what the rows of its group may take) ends a notebook with all its processes.
+    `on_progress(task, event)` hears {"cell", "cells", "seconds", "row"} every
     second, and {"status", "reason", "kept"} at the end.
 
     Raises SpecError before any process starts. KeyboardInterrupt and SIGTERM end all processes, and pass on as KeyboardInterrupt.
@@ -81,7 +80,7 @@ def run_notebooks(
         for task in tasks:
             status = None if fresh else still_valid(task)
             if status is None:
-                status = finish(task, execute(task, cell_timeout_s, on_progress))
+                status = finish(task, execute(task, on_progress))
             statuses.append(status)
             if on_progress:
                 on_progress(task, {"status": status.status, "reason": status.reason, "kept": status.kept})
@@ -132,7 +131,7 @@ def has_results(row: Planned, task: Task) -> bool:
     return spec is not None and all(kept_result(folder / str(n), spec) for n in range(1, task.repeats + 1))
 
 
-def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None) -> Status:
+def execute(task: Task, on_progress: Callable | None) -> Status:
     """Run a notebook in a child process, and note how it ended. Raises KeyboardInterrupt if that was by an interrupt."""
     status, began = Status(task.notebook.name, "running", started_at=time.time()), time.monotonic()
     for ending in FILES:
@@ -142,7 +141,6 @@ def execute(task: Task, cell_timeout_s: int | None, on_progress: Callable | None
         "notebook": str(task.notebook.path.absolute()),
         "output": str(task.path("ipynb")),
         "parameters": task.parameters,
-        "cell_timeout_s": cell_timeout_s,
         "cwd": str(params.ROOT),
     }
     cells = len(cells_of(task.notebook.path)) + 1  # papermill adds one, with the parameters

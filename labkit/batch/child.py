@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.batch.notebooks import import_jsonschema
+from labkit.system.errors import killed_by
 from labkit.system.files import write_whole
 from labkit.system.lifeline import end_with_parent
 
@@ -34,9 +35,9 @@ def start_kernel(cwd: str) -> Any:
     """Start a kernel of the Python that runs here, whatever kernels are installed under the name python3. Returns its manager.
 
     Nobody waits for it here: it gets ready while this process imports papermill."""
-    from jupyter_client.kernelspec import KernelSpecManager  # late: keeps jupyter_client out of a process that does not need it
-    from jupyter_client.manager import AsyncKernelManager  # late: keeps jupyter_client out of a process that does not need it
-    from jupyter_core.utils import run_sync  # late: keeps jupyter_core out of a process that does not need it
+    from jupyter_client.kernelspec import KernelSpecManager  # late: so that tests import this file without Jupyter
+    from jupyter_client.manager import AsyncKernelManager  # late: as above
+    from jupyter_core.utils import run_sync  # late: as above
 
     manager = AsyncKernelManager(
         kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), transport_encryption="auto"
@@ -50,7 +51,7 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     manager = start_kernel(job["cwd"])
     import_jsonschema()
     from jupyter_core.utils import run_sync  # late: the kernel gets ready while this and papermill are imported
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError  # late: as above
+    from nbclient.exceptions import DeadKernelError  # late: as above
     from papermill import execute_notebook  # late: as above
     from papermill.exceptions import PapermillExecutionError  # late: as above
     from papermill.iorw import papermill_io  # late: as above
@@ -71,7 +72,7 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
             kernel_name="python3",
             engine_name=engine(),
             progress_bar=False,
-            execution_timeout=job["cell_timeout_s"],
+            execution_timeout=None,
             cwd=job["cwd"],
             km=manager,
             on_cell_start=on_cell_start,
@@ -82,9 +83,6 @@ def execute(job: dict[str, Any], events: Any) -> tuple[str, str]:
     except PapermillExecutionError as error:
         status = "interrupted" if error.ename == "KeyboardInterrupt" else "failed"
         return status, f"In [{error.exec_count}]: {error.ename}: {error.evalue}"
-    except CellTimeoutError as error:
-        late = f"its outputs did not come within {IOPUB_S} s" if "IOPub" in str(error) else f"more than {job['cell_timeout_s']} s"
-        return "timeout", f"{at}: {late}"
     except DeadKernelError:
         return "kernel died", f"{at}: {exit_of(kernel)}"
     except RuntimeError as error:
@@ -125,7 +123,7 @@ def exit_of(kernel: Any) -> str:
     """In words, how a kernel's process ended."""
     code = kernel.returncode
     if code is not None and code < 0:
-        return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        return killed_by(code)
     return "it was gone" if code is None else f"it left with exit code {code}"
 
 

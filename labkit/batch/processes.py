@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from labkit.processes.supervise import Watched
+from labkit.system.errors import killed_by
 from labkit.system.places import helper_environment
 from labkit.system.temporary import own_folder
 
@@ -84,8 +85,7 @@ def ended(code: int, log: Path) -> tuple[str, str]:
     if code == -signal.SIGTERM:
         return "interrupted", "the notebook's process was ended by SIGTERM"
     if code < 0:
-        memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return "failed", f"the notebook's process was killed by {signal.Signals(-code).name}{memory}"
+        return "failed", f"the notebook's process was {killed_by(code)}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"exit code {code}"]
     return "failed", f"the notebook's process failed: {lines[-1]} (more in {log.name})"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from labkit.system.errors import limit_behind
+from labkit.system.errors import killed_by, limit_behind
 
 LOG_LINES, LOG_BYTES = 30, 20_000
 NCCL_GAVE_UP = "collective operation timeout"
@@ -105,9 +105,7 @@ def diagnose(views: list[RankView], timeout_s: float, deadline_s: float | None) 
             reason = f"rank {view.rank} {what}, as when a kernel or a batch system shuts down; {view.last_heard}"
             return RunFailed("interrupted", view.rank, reason, view.log_tail())
         if view.exitcode is not None and view.exitcode < 0:
-            name = signal.Signals(-view.exitcode).name
-            hint = " (perhaps by the kernel, because memory ran out)" if name == "SIGKILL" else ""
-            reason = f"rank {view.rank} was killed by {name}{hint}, {view.last_heard}"
+            reason = f"rank {view.rank} was {killed_by(view.exitcode)}, {view.last_heard}"
             return RunFailed("failed", view.rank, reason, view.log_tail())
     for error, view in failed:
         if not error["lost_peer"]:

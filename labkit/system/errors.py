@@ -1,6 +1,7 @@
 """What an error does not tell by itself: where in our own code it arose, and which limit of this process it points at."""
 
 import resource
+import signal
 import traceback
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def blame(error: BaseException) -> str:
     ours = [(Path(file), line) for file, line in places if Path(file).is_relative_to(PACKAGE)]
     text = f"{type(error).__name__}: {message}"
     return f"{ours[-1][0].relative_to(PACKAGE.parent)}, line {ours[-1][1]}: {text}" if ours else text
+
+
+def killed_by(code: int) -> str:
+    """How a process ended whose exit code is the negative number of a signal: "killed by SIGSEGV"."""
+    hint = " (perhaps by the kernel, because memory ran out)" if code == -signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{hint}"
 
 
 def limit_behind(text: str) -> str:

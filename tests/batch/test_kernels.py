@@ -27,7 +27,7 @@ figure = Figure(figsize=(1, 1)); figure.add_subplot().plot([1, 2]); display(figu
 display({"text/html": "<b>bold</b>", "text/plain": "bold", "text/markdown": "$x$"}, raw=True)
 """
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-PATIENCE_S = 20  # for a cell, on a busy machine; the slow cell takes longer
+PATIENCE_S = 30  # for a notebook, on a busy machine; the slow cell takes longer
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Statu
         write_notebook(lab / "notebooks", "50_last", "import os; os.write(2, b'below Python')")
         heard: list[tuple[str, dict]] = []
         statuses = run_notebooks(
-            "tiny", overrides={"epochs": 1}, cell_timeout_s=PATIENCE_S,
+            "tiny", overrides={"epochs": 1}, deadline_s=PATIENCE_S,
             on_progress=lambda task, event: heard.append((task.notebook.name, event)),
         )  # fmt: skip
         assert statuses == read_statuses("tiny+epochs=1")
@@ -69,8 +69,8 @@ def test_every_end_has_its_status(ran) -> None:
     assert told == {
         "04_data_cache": ("ok", ""),
         "20_fails": ("failed", "In [4]: ValueError: picture 17 <b>"),
-        "30_dies": ("kernel died", "in cell 5: killed by SIGKILL (out of memory?)"),
-        "40_slow": ("timeout", f"in cell 5: more than {PATIENCE_S} s"),
+        "30_dies": ("kernel died", "in cell 5: killed by SIGKILL (perhaps by the kernel, because memory ran out)"),
+        "40_slow": ("timeout", f"in cell 5: the notebook took more than {PATIENCE_S} s"),
         "50_last": ("ok", ""),
     }
     for name, status in statuses.items():
@@ -78,7 +78,7 @@ def test_every_end_has_its_status(ran) -> None:
         assert kept["status"] == status.status and len(kept["inputs"]) == 16
         assert time.time() - 600 < kept["started_at"] < time.time() and 0 < kept["seconds"] < PATIENCE_S + 30
     logs = sorted(path.stem for path in folder.glob("*.log"))
-    assert logs == ["30_dies", "40_slow", "50_last"], "what papermill or a kernel printed; where nobody printed, no log is left"
+    assert logs == ["30_dies", "50_last"], "what papermill or a kernel printed; where nobody printed, no log is left"
     assert "below Python" in (folder / "50_last.log").read_text()
 
 
@@ -113,7 +113,7 @@ def test_a_notebook_is_written_when_a_cell_of_code_starts(tmp_path: Path, monkey
     notebook.cells = [text("# a"), code("print(1)"), text("b"), text("c"), code("print(2)")]
     nbformat.write(notebook, tmp_path / "x.ipynb")
     job = {"notebook": str(tmp_path / "x.ipynb"), "output": str(tmp_path / "out.ipynb"), "cwd": str(tmp_path)}
-    assert batch_one.execute(job | {"parameters": {}, "cell_timeout_s": None}, io.StringIO()) == ("ok", "")
+    assert batch_one.execute(job | {"parameters": {}}, io.StringIO()) == ("ok", "")
     told = ["".join(output.text for cell in one.cells for output in cell.get("outputs", ())) for one in written]
     assert told[-1] == "1\n2\n" and told.count("1\n") == 1 and len(told) <= 5, told
 

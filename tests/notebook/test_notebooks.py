@@ -89,7 +89,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_RUNS", str(folder))
         patch.delenv("LABKIT_NOTEBOOKS", raising=False)
-        statuses = run_notebooks("tiny", cell_timeout_s=300)
+        statuses = run_notebooks("tiny", deadline_s=600)
         assert statuses == read_statuses("tiny")
         again = run_notebooks("tiny")
         assert [status.notebook for status in again if not status.kept] == [], "a second call repeats what is still valid"
