@@ -51,7 +51,7 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
 
     \b
     labkit rows --profile classroom --json"""
-    from labkit.results.table import kept_lines  # late: loads multiprocessing and ssl, which `labkit --help` does not need
+    from labkit.results.table import here_text, kept_lines  # late: as in `table`
 
     lines = {line["name"]: line for line in map(terminal.for_print, kept_lines(plan("all", profile)))}
     for name, line in lines.items():
@@ -61,9 +61,8 @@ def rows(profile: Profile = "quick", as_json: Json = False) -> None:
     if as_json:
         return terminal.print_json(ordered)
     for line in ordered:
-        here = {"ok": "has a result", "not run": "runs here", "needs": line["reason"]}
-        last_time = f"runs here; last time: {terminal.WORDS.get(line['status'], line['status'])}"
-        line["here"] = f"runs as {line['runs_as']}" if line["runs_as"] else here.get(line["status"], last_time)
+        here = here_text(line, terminal.WORDS.get(line["status"], line["status"]))
+        line["here"] = f"runs as {line['runs_as']}" if line["runs_as"] else here
         line["groups"] = ", ".join(map(str, line["groups"]))
     terminal.print_table(ordered, {"name": "row", "groups": "groups", "batch_size": "batch size", "here": "on this machine"})
 

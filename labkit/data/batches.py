@@ -33,6 +33,7 @@ from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 from labkit.system.lifeline import end_with_parent
 
+SHARED = Path("/dev/shm")
 NO_ROOM = ("No space left", "Bus error", "shared memory", "unable to mmap", "unable to write to file")  # for a loader's processes
 
 
@@ -172,7 +173,7 @@ class Pictures(Dataset):
         return pil.normalize(pil.to_tensor(picture), self.info.mean, self.info.std, inplace=True)
 
 
-def with_cause(loader: DataLoader, workers: int, shared: Path = Path("/dev/shm")) -> Iterator[Tensor]:
+def with_cause(loader: DataLoader, workers: int) -> Iterator[Tensor]:
     """The batches of a loader. If its processes find no room in shared memory, raises OSError with the cause and the remedy
     (torch's own message names neither)."""
     try:
@@ -181,8 +182,8 @@ def with_cause(loader: DataLoader, workers: int, shared: Path = Path("/dev/shm")
         text = str(error).strip()
         if not workers or not any(word in text for word in NO_ROOM):
             raise
-        space = shutil.disk_usage(shared)
-        has = f"{shared} has {space.free / 2**20:.1f} MiB free of {space.total / 2**20:.1f}"
+        space = shutil.disk_usage(SHARED)
+        has = f"{SHARED} has {space.free / 2**20:.1f} MiB free of {space.total / 2**20:.1f}"
         remedy = "set loader_workers=0, or enlarge it (a container: --shm-size=1g)"
         cause = text.splitlines()[-1].strip()
         raise OSError(f"loader_workers={workers}: {has}, and images are handed over through it ({cause}); {remedy}") from error

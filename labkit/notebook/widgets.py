@@ -10,7 +10,7 @@ from typing import Any
 from labkit.notebook.cells import Grid, Picture, interactive
 from labkit.notebook.live import Live
 from labkit.results.metrics import METRIC, METRICS, QUESTIONS
-from labkit.results.table import good, kept_lines, read_results
+from labkit.results.table import good, here_text, kept_lines, read_results
 from labkit.rows import params
 from labkit.runs.plan import plan
 from labkit.runs.train import get_ready, train_rows
@@ -24,8 +24,7 @@ def rows_table(profile: str = "quick", names: Any = None) -> Grid:
     for line in lines:
         line["groups"] = ", ".join(str(g.number) for g in params.groups() if {line["name"], *line["stands_for"]} & set(g.rows))
         line["cost"] = cost_text(line)
-        words = {"ok": "has a result", "not run": "runs here", "needs": line["reason"]}
-        line["here"] = words.get(line["status"], f"runs here; last time {line['status']}: {line['reason']}")
+        line["here"] = here_text(line, f"{line['status']}: {line['reason']}")
         if line["stands_for"]:
             line["here"] += f"; on gloo also for {', '.join(line['stands_for'])}"
     return Grid(lines, HEADINGS)

@@ -9,10 +9,20 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from labkit.plots.style import Repeats, bilingual, font_family, median, origin_text, row_looks, styled, two_lines
+from labkit.plots.style import (
+    HALO,
+    Repeats,
+    bilingual,
+    draw_range,
+    font_family,
+    median,
+    origin_text,
+    row_looks,
+    styled,
+    two_lines,
+)
 from labkit.results.metrics import memory_is
 from labkit.results.table import time_parts
 from labkit.results.verdict import MatchedRow, Row, comparable, match_rows, short_name
@@ -21,7 +31,6 @@ from labkit.runs.result import Results
 
 WIDE = 13.2  # inches
 HEADING: dict[str, Any] = {"fontsize": 15, "va": "top"}
-HALO = [withStroke(linewidth=3, foreground="white")]
 TIMES = {  # key of results.table.time_parts: label, colour, hatch
     "startup_s": ("start-up", "#f0a34a", "//"),
     "compute_s": ("training", "#2f6ea5", ""),
@@ -36,7 +45,7 @@ def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
     """The figure of a group, or None if none of its rows ran.
 
     Names of rows are short: without resnet18, cacheFalse and ampFalse."""
-    matched = match_rows(group, every_row)
+    matched = match_rows(group.rows, every_row)
     if not matched:
         return None
     rows = {one.row.name: one.row.good for one in matched}
@@ -67,9 +76,7 @@ def draw_bars(axes: Axes, rows: Results, looks: dict[str, Any], key: str, form: 
     for y, (name, repeats) in enumerate(rows.items()):
         values, value = [getattr(result, key) for result in repeats], median(repeats, key)
         axes.barh(y, value, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", height=0.66)
-        if len(values) > 1:
-            ends = [[value - min(values)], [max(values) - value]]
-            axes.errorbar(value, y, xerr=ends, color="black", capsize=4, linewidth=1.3, path_effects=HALO)
+        draw_range(axes, y, values)
         if value:
             text = format(value, form)
         else:

@@ -5,8 +5,19 @@ import statistics
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from labkit.plots.groups import HALO, accuracy_over_epochs, accuracy_over_time, draw_curves
-from labkit.plots.style import legend, log_ticks, median, name_points, origin_text, row_looks, strategy_look, styled, two_lines
+from labkit.plots.groups import accuracy_over_epochs, accuracy_over_time, draw_curves
+from labkit.plots.style import (
+    draw_range,
+    legend,
+    log_ticks,
+    median,
+    name_points,
+    origin_text,
+    row_looks,
+    strategy_look,
+    styled,
+    two_lines,
+)
 from labkit.results.metrics import METRIC, memory_is
 from labkit.results.verdict import Row, order, short_name
 from labkit.rows.fields import SpecError, nearest
@@ -43,9 +54,7 @@ def factor_ladder(rows: Results) -> Figure:
     for x, (name, rate) in enumerate(zip(names, rates, strict=True)):
         values = [result.images_per_s for result in rows[name]]
         axes.bar(x, rate, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", width=0.56)
-        if len(values) > 1:
-            ends = [[rate - min(values)], [max(values) - rate]]
-            axes.errorbar(x, rate, yerr=ends, color="black", capsize=4, linewidth=1.3, path_effects=HALO)
+        draw_range(axes, x, values, upright=True)
         axes.annotate(f"{rate:,.0f}", (x, max(values)), (0, 4), textcoords="offset points", ha="center", fontsize=11)
         if x:
             axes.annotate(

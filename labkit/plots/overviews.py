@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from labkit.plots.groups import accuracy_over_time, group_figure
 from labkit.plots.style import (
     DASHES,
     MARKERS,
+    draw_range,
     in_fixed_order,
     legend,
     lighter,
@@ -43,14 +43,11 @@ def throughput_overview(rows: Results) -> Figure:
     names = sorted(rows, key=lambda name: (median(rows[name], "images_per_s"), name))
     figure = Figure(figsize=(12, 1.8 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    halo = [withStroke(linewidth=3, foreground="white")]
     for y, name in enumerate(names):
         rates = [result.images_per_s for result in rows[name]]
         rate = statistics.median(rates)
         axes.barh(y, rate, color=strategy_look(rows[name])[0], height=0.72)
-        if len(rates) > 1:
-            ends = [[rate - min(rates)], [max(rates) - rate]]
-            axes.errorbar(rate, y, xerr=ends, color="black", capsize=3, linewidth=1.2, path_effects=halo)
+        draw_range(axes, y, rates, cap=3, wide=1.2)
         text = f"{rate:,.0f}" if rate else "too few steps to time"
         axes.annotate(text, (max(rates), y), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_yticks(range(len(names)), names, fontsize=10)

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -27,6 +28,7 @@ from labkit.system.fonts import font_with
 
 Box = Sequence[float]  # left, bottom, right, top
 Repeats = list[Result]  # of one row
+HALO = [withStroke(linewidth=3, foreground="white")]
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that the picture is the same everywhere
     "font.size": 11,
@@ -120,7 +122,7 @@ def bilingual(number: int, title_en: str, title_zh: str) -> str:
     return f"{number} · {title_en}"
 
 
-def two_lines(name: str, longest: int = 20) -> str:
+def two_lines(name: str, longest: int) -> str:
     """A row's name.
 
     If it has more than `longest` characters, it is broken into two lines: before its settings, or near its middle."""
@@ -140,6 +142,18 @@ def lighter(colour: str, white: float) -> tuple[float, ...]:
 def median(repeats: Repeats, key: str) -> float:
     """The median of a metric over the repeats of a row."""
     return statistics.median(getattr(result, key) for result in repeats)
+
+
+def draw_range(axes: Axes, at: float, values: list[float], upright: bool = False, cap: float = 4, wide: float = 1.3) -> None:
+    """Mark minimum, median and maximum of repeated runs on the bar at the position `at`; nothing for a single run."""
+    if len(values) < 2:
+        return
+    middle = statistics.median(values)
+    ends = [[middle - min(values)], [max(values) - middle]]
+    if upright:
+        axes.errorbar(at, middle, yerr=ends, color="black", capsize=cap, linewidth=wide, path_effects=HALO)
+    else:
+        axes.errorbar(middle, at, xerr=ends, color="black", capsize=cap, linewidth=wide, path_effects=HALO)
 
 
 def origin_text(results: Results, figures: str) -> str:

@@ -23,10 +23,10 @@ def report_files(path: Path) -> list[Path]:
     return [file for file in files if file.exists()]
 
 
-def report_to_check(profile: str = "quick", overrides: dict[str, Any] | None = None) -> Path:
+def report_to_check(profile: str, overrides: dict[str, Any]) -> Path:
     """Where report.md of the report to check lies if nobody says: the user's own if the profile's folders hold results, else the
     published one of the repository."""
-    source = from_folders(profile, overrides or {})
+    source = from_folders(profile, overrides)
     return report_path(source.folder, publish=not source.has_results and (params.ROOT / FILE).exists())
 
 

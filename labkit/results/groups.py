@@ -14,7 +14,7 @@ def of_group(group: params.Group, rows: list[Row]) -> dict[str, Any]:
 
     In the result, "rows" has one entry for each row that ran, with its ratios (see `ratios`). "verdicts" has one entry for each
     compared figure if at least two rows ran, else none. "nobody" and "folded" name the missing rows (see `missing_rows`)."""
-    matched = match_rows(group, rows)
+    matched = match_rows(group.rows, rows)
     return {
         "number": group.number,
         "title": {"en": group.title_en, "zh": group.title_zh},
@@ -62,7 +62,7 @@ def missing_rows(group: params.Group, rows: list[Row]) -> dict[str, Any]:
 
     "nobody": rows for which no other row ran. "folded": [row, stand-in] where the stand-in is itself a row of this group, so that
     one row stands for both."""
-    ran, stand_ins = {row.name for row in rows if row.good}, names_here(group, rows)
+    ran, stand_ins = {row.name for row in rows if row.good}, names_here(group.rows, rows)
     missing = {name: stand_in for name, stand_in in stand_ins.items() if name not in ran}
     return {
         "nobody": [name for name, stand_in in missing.items() if stand_in not in ran],

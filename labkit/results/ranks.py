@@ -18,8 +18,7 @@ def agreement(rows: list[Row]) -> list[dict[str, Any]]:
     """How well the order of all rows agrees with the published order: one dict for each compared figure (see `metric_agreement`).
 
     A Gloo row that stands for an NCCL row is compared with the published NCCL row, as in its group."""
-    everything = params.Group(0, params.PARAMS, "", "", "", "", tuple(params.all_names()))
-    matched = [one for one in match_rows(everything, rows) if one.published]
+    matched = [one for one in match_rows(params.all_names(), rows) if one.published]
     if any(one.nccl for one in matched):  # then Gloo rows with published Gloo figures are not comparable: see verdict.comparable
         matched = [one for one in matched if one.nccl or "_gloo_" not in one.row.name]
     return [metric_agreement(metric, [one for one in matched if one.row.values(metric.key)]) for metric in COMPARED]

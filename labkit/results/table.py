@@ -111,6 +111,12 @@ def lines_of(planned: Plan, outcomes: Outcomes) -> list[dict[str, Any]]:
     return [line_of(row, outcomes.get(row.name, []), planned.folder / row.name) for row in planned]
 
 
+def here_text(line: dict[str, Any], ended: str) -> str:
+    """Does the row of a line have a result, or does it run on this machine? `ended`: how its last run did, if that gave none."""
+    words = {"ok": "has a result", "not run": "runs here", "needs": line["reason"]}
+    return words.get(line["status"], f"runs here; last time: {ended}")
+
+
 def kept_lines(planned: Plan) -> list[dict[str, Any]]:
     """One line for each row of a plan, from the results that are already in the folders. Trains nothing."""
     return lines_of(planned, read_results(planned.label, {row.name for row in planned}))

@@ -8,7 +8,7 @@ also indistinguishable if they differ by less than two standard errors, which de
 import itertools
 import math
 import statistics
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -81,15 +81,15 @@ def short_name(name: str) -> str:
     return name.replace("_resnet18", "").replace("_cacheFalse", "").replace("_ampFalse", "")
 
 
-def match_rows(group: params.Group, rows: list[Row]) -> list[MatchedRow]:
-    """The rows of a group that ran, in the order of the group; a row that could not run is replaced by its stand-in.
+def match_rows(names: Iterable[str], rows: list[Row]) -> list[MatchedRow]:
+    """The rows of a group that ran, in the order of its `names`; a row that could not run is replaced by its stand-in.
 
     All published figures of one group come from one backend. Otherwise their ratios would compare backends, not rows. They come
     from the published Gloo rows if every Gloo row here has one, else from the NCCL rows that these Gloo rows stand for. The name
     of an FSDP row has no backend; the published FSDP rows ran on CUDA, so they count as NCCL."""
     table = params.published_by_name()
     by_name = {row.name: row for row in rows}
-    ran = [by_name[name] for name in names_here(group, rows).values() if name in by_name and by_name[name].good]
+    ran = [by_name[name] for name in names_here(names, rows).values() if name in by_name and by_name[name].good]
     ran = list({row.name: row for row in ran}.values())
     nccl = {row.name: next((name for name in row.stands_for if name in table), "") for row in ran}
     on_nccl = any((nccl[row.name] and row.name not in table) or row.spec.kind.published_on_nccl for row in ran)
@@ -100,10 +100,10 @@ def match_rows(group: params.Group, rows: list[Row]) -> list[MatchedRow]:
     return matched
 
 
-def names_here(group: params.Group, rows: list[Row]) -> dict[str, str]:
-    """For each row name of the group: the name of the row that runs on this machine, itself or its stand-in."""
+def names_here(names: Iterable[str], rows: list[Row]) -> dict[str, str]:
+    """For each row name of a group: the name of the row that runs on this machine, itself or its stand-in."""
     stand_ins = {name: row.name for row in rows for name in row.stands_for}
-    return {name: stand_ins.get(name, name) for name in group.rows}
+    return {name: stand_ins.get(name, name) for name in names}
 
 
 def comparable(one: MatchedRow, two: MatchedRow) -> bool:

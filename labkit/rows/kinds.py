@@ -20,7 +20,7 @@ class Kind:
     whole_batch         every rank is given all images of a step, so `batch_per_rank` is the batch of a step
     server              there is one process more than ranks: it trains no images, and owns the weights
     backends            libraries that can send its messages
-    least, most         the smallest and the largest number of ranks (replicas, workers)
+    least               the smallest number of ranks (replicas, workers)
     gloo_carries_cuda   it can run on gloo with tensors on CUDA
     published_on_nccl   its published rows ran on NCCL, although their names do not say so
     exact               with norm=group it ends at the weights of one process that trains the whole batch
@@ -33,7 +33,6 @@ class Kind:
     server: bool = False
     backends: tuple[str, ...] = ("gloo", "nccl")
     least: int = 1
-    most: int = MAX_PROCESSES - 1
     gloo_carries_cuda: bool = True
     published_on_nccl: bool = False
     exact: bool = True
@@ -53,7 +52,6 @@ KINDS = {
         one_process=True,
         whole_batch=True,
         backends=(),
-        most=1,
         colour="#262626",
         marker="o",
     ),

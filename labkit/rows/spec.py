@@ -91,7 +91,7 @@ class Spec:
                 raise SpecError(
                     f"{f.name}={getattr(self, f.name)}: only {', '.join(users)} uses it, not {self.strategy}; leave it out"
                 )
-        if self.world_size > kind.most == 1:
+        if self.world_size > 1 and kind.whole_batch and kind.one_process:
             raise SpecError(f"world_size={self.world_size}: {self.strategy} is one process; use ddp, or world_size=1")
         if self.world_size < kind.least:
             raise SpecError(

@@ -103,7 +103,7 @@ def test_a_published_nccl_figure_says_so_and_unlike_pairs_are_not_compared():
     rows = of_group_1()
     assert [(row.name, row.stands_for) for row in rows] == [(SINGLE.format(256), ()), (DDP, (NCCL,))]
     assert "0.37" in words(group_figure(params.group(1), rows_now()))  # published on Gloo, so nothing is marked
-    for one in match_rows(params.group(1), rows):
+    for one in match_rows(params.group(1).rows, rows):
         assert one.nccl == ""
 
 
