@@ -109,7 +109,7 @@ def from_file(path: Path) -> Source:
 
 def outcome_of(told: dict[str, Any], where: str) -> Result | NoResult:
     """A line of the file as what a run left. Raises Unreadable."""
-    if told.get("status") != "ok":
+    if not isinstance(told, dict) or told.get("status") != "ok":
         return NoResult.from_json(told, where)
     later = told.pop("later_attempt", "")
     return replace(Result.from_json(told, where), later_attempt=later)
@@ -128,7 +128,7 @@ def to_publish(source: Source) -> str:
 
 
 def text_of(profile: str, overrides: dict[str, Any], *parts: list[Any]) -> str:
-    """The file's text: a line for each row, notebook and run, and last a SHA-256 of all before it, which an edit does not survive."""
+    """The file's text: a line for each row, notebook and run, and last a SHA-256 of all before it, so that an edit is found."""
 
     def as_json(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)

@@ -127,8 +127,15 @@ def spoiled(text: str, how: str) -> str:
     if how == "no report":
         return "[]"
     # what another version would have written: a key has another name, and all the rest fits
-    old, new = {"old": ("load_1min", "load"), "old row": ("stands_for", "stands"), "old notebook": ("notebook", "name")}[how]
+    old, new = {
+        "old": ("load_1min", "load"),
+        "no results": ("results", "results"),
+        "old row": ("stands_for", "stands"),
+        "old notebook": ("notebook", "name"),
+    }[how]
     body = text.partition(',\n"sha256"')[0].replace(f'"{old}"', f'"{new}"')
+    if how == "no results":
+        body = re.sub(r'"results": \[\n.*', '"results": [\n1\n]', body, flags=re.DOTALL)
     return f'{body},\n"sha256": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
 
 
@@ -140,6 +147,7 @@ def spoiled(text: str, how: str) -> str:
         ("reordered", "was edited"),
         ("no report", "no such file"),
         ("old row", "is of another version of labkit, or no such file (KeyError('stands_for'))"),
+        ("no results", "line 42: holds int, where key: value pairs were expected; take the committed one back"),
         ("old notebook", "notebooks: was written by another version of labkit (it has 'name'); take the committed one back"),
         ("old", "line 42: was written by another version of labkit (it has 'load'); take the committed one back"),
     ],
