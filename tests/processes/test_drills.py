@@ -79,7 +79,7 @@ def aftermath(lab):
 FAULTS = [  # fault, ranks that suffer it, status, reason and detail (regular expressions), seconds until it is told
     ("raise_error", [1], "failed", "rank 1 failed in phase 'step' of epoch 1, step 3: ValueError: picture 17",
      "Traceback.*in raise_error", 10),
-    ("kill_myself", [0], "failed", r"rank 0 was killed by SIGKILL \(.*memory\?\)", "", 10),
+    ("kill_myself", [0], "failed", r"rank 0 was killed by SIGKILL \(.*memory ran out\)", "", 10),
     ("read_null", [1], "failed", "rank 1 was killed by SIGSEGV", "in read_null.*in train_epoch", 10),
     ("leave_quietly", [1], "incomplete", "rank 1 left with exit code 0 before its result was written", "", 15),
     ("leave_quietly", [0, 1], "incomplete", "rank 0 left with exit code 0 before its result was written", "", 15),
