@@ -35,7 +35,8 @@ class Watch:
 
 
 def how_far(folder: Path, name: str) -> str:
-    """How far the run in this folder is, in the form of `Watch.row`. Last time's result tells how long it takes; without one, the epochs that have ended."""
+    """How far the run in this folder is, in the form of `Watch.row`. Last time's result tells how long it takes; without one, the
+    epochs that have ended."""
     attempt = read_json(folder / "attempt.json")
     if attempt["status"] != "running":
         return ""

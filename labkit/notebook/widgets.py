@@ -57,7 +57,6 @@ def explorer(profile: str = "quick") -> Any:
         table.value = rows_table(profiles.value, rows.value).html()
 
     def work() -> None:
-
         def on_progress(*what: Any) -> None:
             if stopping.is_set():
                 raise KeyboardInterrupt

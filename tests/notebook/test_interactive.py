@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from labkit.notebook import cells
+from labkit.notebook import widgets as labkit_widgets
+from labkit.processes.diagnose import RunFailed
 from labkit.rows.params import ROOT
 from tests.helpers.batch_notebooks import outputs_of, write_notebook
 
@@ -58,3 +61,23 @@ def test_a_parent_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JPY_SESSION_NAME", "x")
     monkeypatch.setattr("os.getppid", lambda: 2**22 + 1)
     assert cells.interactive()
+
+
+def test_the_explorer_frees_its_buttons_after_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where the run cannot even be planned: the reader sees why, and can press "Run" again."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    monkeypatch.setattr(labkit_widgets, "interactive", lambda: True)
+
+    def no_server(*_: object) -> None:
+        raise RunFailed("failed", 0, "the fork server could not be started")
+
+    monkeypatch.setattr(labkit_widgets, "get_ready", no_server)
+    box = labkit_widgets.explorer("tiny")
+    _, rows, (run, stop), live, _ = (getattr(one, "children", one) if n == 2 else one for n, one in enumerate(box.children))
+    rows.value = rows.options[:1]
+    run.click()
+    for thread in threading.enumerate():
+        if thread.name == "row explorer":
+            thread.join(60)
+    assert (run.disabled, stop.disabled) == (False, True)
+    assert "the fork server could not be started" in live.value
