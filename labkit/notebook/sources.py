@@ -29,7 +29,7 @@ def diff(one: str, other: str) -> Html:
     for line in lines:
         ground, ink = COLOURS[line[0]]
         spans.append(f'<span style="display:block;background:{ground};color:{ink}">{html.escape(line) or " "}</span>')
-    source = "".join(spans)
+    source = f'<div style="display:inline-block;min-width:100%">{"".join(spans)}</div>'  # as wide as the longest line
     box = f'<pre style="{BOX};border-left:3px solid #bbb">{source}</pre>'
     return Html(f"<p><b>{html.escape(title)}</b></p>{box}", "\n".join([title, *lines]))
 
