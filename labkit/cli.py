@@ -22,7 +22,9 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, no_args_
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of rows, numbers of groups, or all.")]
 Profile = Annotated[str, typer.Option("--profile", "-p", metavar="P", help="The scale: quick, classroom, reference or tiny.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field of Spec; can be repeated.")]
-Repeats = Annotated[int, typer.Option(metavar="N", help="Train each row N times, and show medians.")]
+Repeats = Annotated[
+    int, typer.Option(metavar="N", help="Train each row N times, and show medians; 0: as often as the profile says.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again rows that already have a valid result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else.")]
 Only = Annotated[str, typer.Option(metavar="N,N", help="Only the notebooks of these numbers.")]
@@ -108,7 +110,7 @@ def table(profile: Profile = "quick", sets: Sets = None, as_json: Json = False) 
 
 @app.command()
 def report(
-    profile: Profile = "quick", only: Only = "", sets: Sets = None, repeats: Repeats = 1, fresh: Fresh = False,
+    profile: Profile = "quick", only: Only = "", sets: Sets = None, repeats: Repeats = 0, fresh: Fresh = False,
     lang: Lang = Language.both, deadline: Deadline = None, folder: Folder = None, publish: Publish = False, classic: Classic = False,
 ) -> None:  # fmt: skip
     """Execute all notebooks, which train every row that this machine can run, and write the report. What is still valid is kept.
@@ -128,7 +130,7 @@ def report(
     overrides, numbers = terminal.read_sets(sets), terminal.read_numbers(only)
     if publish and (classic or lang is not Language.both):
         raise SpecError("--publish: replaces the whole report; leave out --classic and --lang")
-    if classic and (only or repeats != 1 or fresh or deadline):
+    if classic and (only or repeats or fresh or deadline):
         raise SpecError("--classic: trains nothing; leave out --only, --repeats, --fresh and --deadline")
     languages = ("en", "zh") if lang is Language.both else (lang.value,)
     everything, about = plan("all", profile, overrides), params.profile(profile).about
@@ -204,6 +206,7 @@ def train_names(names: list[str], profile: str, overrides: dict[str, Any], repea
     from labkit.results.table import lines_of  # late: loads multiprocessing and ssl, which `labkit --help` does not need
     from labkit.runs.train import get_ready, train_rows  # late: as above
 
+    repeats = params.repeats(repeats, profile)
     planned = get_ready(names, profile, repeats, fresh, overrides)
     with terminal.run_bar([row.name for row in planned.runnable], repeats) as on_progress:
         outcomes = train_rows(planned, repeats, fresh, on_progress)

@@ -19,9 +19,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
+from labkit.system.tuning import waiting_settings
+
+os.environ.update(waiting_settings())  # before torch is imported, which reads them once
+
 import torch
 import torch.distributed as dist
-import typer
 
 from labkit.data.datasets import prepare
 from labkit.engine import loop
@@ -34,10 +39,10 @@ from labkit.rows.params import profile as read_profile
 from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.runs.plan import check_samples, parsed
-from labkit.runs.train import figures
+from labkit.runs.train import figures, of_repeat, seen_of_others
 from labkit.system.files import refuse_links
 from labkit.system.lifeline import end_with_parent
-from labkit.system.machine import this_machine
+from labkit.system.machine import Watch, this_machine
 from labkit.terminal import print_all_letters, print_message, read_sets
 
 GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -52,6 +57,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     processes, ranks_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     spec = fit(parsed(name, {**read_profile(profile).fields, **overrides}), this_machine(), ranks_here)
+    spec = of_repeat(spec, repeat)
     check_samples(spec)
     if processes != spec.processes:
         raise SpecError(
@@ -67,7 +73,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
     folder = runs_folder() / label / spec.name / str(repeat)
     if rank == 0:
         with claimed(folder):
-            attempt = opening(spec, label, repeat, folder, called_at)
+            attempt, watch = opening(spec, label, repeat, folder, called_at), Watch(os.getppid())
             attempt |= {"hosts": processes // ranks_here, "launcher": "torchrun"}
             terminated = {"status": "interrupted", "reason": "rank 0 was ended by SIGTERM", "rank": 0}
             last_words(lambda: keep(folder, attempt | terminated, began))
@@ -78,7 +84,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
                 raise
             for measured in outcome["ranks"]:
                 measured["first_step_at"] += began  # each rank told it from its own beginning
-            keep(folder, attempt | outcome, began)
+            keep(folder, attempt | outcome | seen_of_others(watch), began)
             print(folder / "result.json")
     else:
         last_words()

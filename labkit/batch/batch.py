@@ -23,7 +23,7 @@ from labkit.runs.folders import claimed, runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.result import Result, read_result
 from labkit.runs.statuses import Status, read_status
-from labkit.runs.train import kept_result
+from labkit.runs.train import kept_result, of_repeat
 from labkit.system.files import Unreadable, write_json
 from labkit.system.fonts import check_backend
 from labkit.system.places import check_home
@@ -58,13 +58,14 @@ class Task:
 def run_notebooks(
     profile: str = "quick",
     only: Iterable[int] | None = None,
-    repeats: int = 1,
+    repeats: int = 0,
     fresh: bool = False,
     overrides: dict[str, Any] | None = None,
     deadline_s: float | None = None,
     on_progress: Callable[[Task, dict[str, Any]], None] | None = None,
 ) -> list[Status]:
-    """Execute the notebooks whose numbers are in `only` (None: all), in order, and return how each ended.
+    """Execute the notebooks whose numbers are in `only` (None: all), in order, and return how each ended. `repeats`: trainings of each
+    row; 0: as many as the profile says.
 
     One that ended well is not executed again until something that it depends on changes, or a row of its group lacks a valid
     result; `fresh` executes all, and trains each row once more. A notebook that fails does not stop the others. `deadline_s`
@@ -96,6 +97,7 @@ def get_ready(
     deadline_s: float | None,
 ) -> list[Task]:
     """All that is asked for, checked as far as can be without executing it."""
+    repeats = params.repeats(repeats, profile)
     check_times(repeats, fresh)
     check_home()
     check_backend()
@@ -128,7 +130,7 @@ def still_valid(task: Task) -> Status | None:
 def has_results(row: Planned, task: Task) -> bool:
     """Would `labkit.run` train nothing of this row?"""
     folder, spec = task.folder.parent / row.name, row.spec
-    return spec is not None and all(kept_result(folder / str(n), spec) for n in range(1, task.repeats + 1))
+    return spec is not None and all(kept_result(folder / str(n), of_repeat(spec, n)) for n in range(1, task.repeats + 1))
 
 
 def execute(task: Task, on_progress: Callable | None) -> Status:

@@ -144,13 +144,11 @@ class Data:
             at = torch.from_numpy(row).to(self.device)
             yield x.to(self.device, non_blocking=True, memory_format=layout), self.train_labels[at], row
 
-    def test_batches(self, part: int, parts: int, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images (b, c, h, w) and labels (b,) of the test images part, part + parts, part + 2 parts, ...: all parts
-        together see each test image once. The last batch may be smaller than `batch`."""
-        indices = range(part, len(self.raw_test), parts)
-        for start in range(0, len(indices), batch):
-            at = np.array(indices[start : start + batch])
-            yield self.normalised(self.decode(self.raw_test[at]).to(self.device)), self.test_labels[torch.from_numpy(at)]
+    def test_part(self, part: int, parts: int) -> tuple[Tensor, Tensor]:
+        """The test images part, part + parts, part + 2 parts, ..., decoded: (n, size, size, c) uint8, and their labels (n,). All parts
+        together are each test image once."""
+        mine = slice(part, None, parts)
+        return self.decode(self.raw_test[mine]), self.test_labels[mine]
 
 
 class Pictures(Dataset):

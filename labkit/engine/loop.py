@@ -5,7 +5,7 @@ An epoch in the order of time. Every rank does the same, and no rank is more tha
     train_epoch     data, step | data, step | ...     the strategy exchanges gradients inside `step`
     check_losses, check_images                        the ranks exchange a few numbers and compare them
     strategy.state                                    the full weights, on every rank
-    evaluate                                          each rank: a part of the test images; then the counts are added
+    Evaluation.accuracy_pct                           each rank: a part of the test images; then the counts are added
 
 After the last epoch check_weights compares the parameters of all ranks, bit for bit.
 """
@@ -20,14 +20,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from labkit.data.batches import Data, Draws
+from labkit.engine.evaluation import Evaluation
 from labkit.engine.measure import Clock, Memory, Progress
 from labkit.engine.models import build_model
 from labkit.rows.spec import Spec
 from labkit.strategies import strategy_class
-from labkit.strategy import Place, Precision, Strategy
+from labkit.strategy import Place, Strategy
+
+LEAST_STEPS, LEAST_IMAGES = 4, 1024  # that are timed, when a row is only timed
 
 
 class NotAResult(RuntimeError):
@@ -44,6 +46,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
     memory = Memory(device)
     strategy, data, place, skeleton = build(spec, rank, device, data_folder)
     clock, epochs, state = Clock(spec, device, place.total_steps), [], {}
+    evaluation = Evaluation(skeleton, data, spec, place)
     for epoch in range(spec.epochs):
         losses, images = train_epoch(strategy, data, epoch, clock, progress)
         peak_mib = memory.peak_mib()
@@ -52,7 +55,7 @@ def train(spec: Spec, rank: int, device: torch.device, data_folder: Path, progre
         check_losses(losses, epoch, place)
         check_images(strategy.shard, images, data, epoch, place)
         state = strategy.state()
-        accuracy = evaluate(skeleton, state, data, spec, place)
+        accuracy = evaluation.accuracy_pct(state)
         loss = mean_loss(losses, place)
         memory.forget_evaluation()
         clock.eval_s += time.perf_counter() - started
@@ -83,8 +86,8 @@ def build(
     # weights, and check_weights finds it. (With one seed for all ranks the mistake would stay hidden.)
     torch.manual_seed(spec.seed + rank)
     strategy = wrap(model_of(spec, data).to(device), spec, place)
-    with torch.device("meta"):
-        skeleton = model_of(spec, data).eval()
+    with torch.device("meta"):  # evaluation never asks other ranks for their statistics
+        skeleton = model_of(spec.but(norm="batch") if spec.norm == "sync" else spec, data).eval()
     return strategy, data, place, skeleton
 
 
@@ -95,14 +98,37 @@ def model_of(spec: Spec, data: Data) -> nn.Sequential:
     return model.to(memory_format=layout)
 
 
-def train_epoch(strategy, data: Data, epoch: int, clock: Clock, progress: Progress) -> tuple[list[Tensor], list[np.ndarray]]:
-    """One pass over the images. Returns the losses that this rank computed, as tensors, one a step (empty on a rank that
+def time_steps(spec: Spec, rank: int, device: torch.device, data_folder: Path, progress: Progress) -> dict[str, Any]:
+    """Make only as many steps as are needed to time a row (`steps_to_time`), without evaluation, and return what this rank measured:
+    rank, shard, and the figures of `Clock`. Every process of the row calls it. Its weights are no result."""
+    progress.at("setup")
+    timed, per_epoch = steps_to_time(spec), spec.steps_per_epoch
+    longer = spec.but(epochs=max(spec.epochs, -(-timed // per_epoch)))
+    strategy, data, _, _ = build(longer, rank, device, data_folder)
+    clock, left = Clock(spec, device, timed), timed
+    for epoch in range(longer.epochs):
+        train_epoch(strategy, data, epoch, clock, progress, steps=min(left, per_epoch))
+        left -= min(left, per_epoch)
+        if not left:
+            break
+    return {"rank": rank, "shard": strategy.shard, **clock.figures()}
+
+
+def steps_to_time(spec: Spec) -> int:
+    """Steps of a rank that time a row: the warm-up, and then LEAST_STEPS, or as many as LEAST_IMAGES images need."""
+    return spec.warmup_steps + max(LEAST_STEPS, -(-LEAST_IMAGES // spec.images_per_step))
+
+
+def train_epoch(
+    strategy, data: Data, epoch: int, clock: Clock, progress: Progress, steps: int | None = None
+) -> tuple[list[Tensor], list[np.ndarray]]:
+    """One pass over the images, or only its first `steps` steps. Returns the losses that this rank computed, as tensors, one a step (empty on a rank that
     computes none), and for each step the indices (b,) of the images that it trained."""
     losses, trained = [], []
     clock.start_epoch()
     nothing = ((None, None, np.empty(0, int)) for _ in range(data.steps_per_epoch))
     batches = iter(nothing if strategy.shard is None else data.train_batches(epoch, strategy.shard))
-    for step in range(data.steps_per_epoch):
+    for step in range(data.steps_per_epoch if steps is None else steps):
         progress.at("data", epoch, step)
         asked = time.perf_counter()
         x, y, index = next(batches)
@@ -116,18 +142,6 @@ def train_epoch(strategy, data: Data, epoch: int, clock: Clock, progress: Progre
         trained.append(index)
     clock.end_epoch()
     return losses, trained
-
-
-@torch.no_grad()
-def evaluate(skeleton: nn.Module, state: dict[str, Tensor], data: Data, spec: Spec, place: Place) -> float:
-    """Test accuracy in percent. Each process counts correct answers on its part of the test images, then the counts are
-    added. `state`: weights and buffers by name, for `skeleton`, the model without weights."""
-    precision, correct = Precision(spec, place), torch.zeros((), device=data.device)
-    for x, y in data.test_batches(place.rank, place.processes):
-        with precision.autocast():
-            correct += (functional_call(skeleton, state, (x,)).argmax(1) == y).sum()
-    total = sum(row[0] for row in gathered([float(correct)], place))
-    return 100 * total / len(data.raw_test)
 
 
 def gathered(numbers: list[float], place: Place) -> list[list[float]]:

@@ -8,7 +8,9 @@ needs to know what is inside a block.
 
 import math
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 MODELS = {"resnet18": ("basic", (2, 2, 2, 2)), "resnet34": ("basic", (3, 4, 6, 3)), "resnet50": ("bottleneck", (3, 4, 6, 3))}
@@ -19,10 +21,36 @@ def conv(cin: int, cout: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(cin, cout, size, stride, padding=size // 2, bias=False)
 
 
+class SyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the images of all ranks: each layer adds its sums over the ranks before it normalises, and the gradients of
+    these sums in backward. (torch's own SyncBatchNorm needs a GPU.) Every rank must have equally many images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> the same shape, normalised per channel."""
+        if not self.training:
+            return super().forward(x)
+        sums = torch.cat(
+            [x.float().sum((0, 2, 3)), x.float().square().sum((0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]]).float()]
+        )
+        totals = all_reduce(sums)
+        n = totals[-1].detach()
+        mean, square = (totals[:-1] / n).chunk(2)
+        variance = square - mean.square()
+        with torch.no_grad():
+            for running, now in ((self.running_mean, mean), (self.running_var, variance * n / (n - 1))):
+                assert running is not None and self.momentum is not None
+                running.lerp_(now, self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """`batch`: BatchNorm, which normalises over all images that one rank has at once, as published. `group`: GroupNorm, which
-    normalises over one image, so that the result does not depend on how a batch is split."""
-    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)
+    """`batch`: BatchNorm, which normalises over all images that one rank has at once, as published. `sync`: over those of all ranks.
+    `group`: GroupNorm, which normalises over one image, so that the result does not depend on how a batch is split."""
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(8, channels), channels)
+    return SyncBatchNorm(channels) if norm == "sync" else nn.BatchNorm2d(channels)
 
 
 class Block(nn.Module):

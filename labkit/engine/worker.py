@@ -96,10 +96,12 @@ def device_of(spec: Spec, rank: int, local_rank: int) -> torch.device:
     return torch.device("cuda", 0 if spec.share_device or server else local_rank)
 
 
-def train_row(*, rank: int, progress: Progress, spec: dict[str, Any], data_folder: str) -> dict[str, Any]:
-    """The target that trains a row."""
+def train_row(
+    *, rank: int, progress: Progress, spec: dict[str, Any], data_folder: str, only_time: bool = False
+) -> dict[str, Any]:
+    """The target that trains a row. `only_time`: a few steps of it, to time them."""
     row = Spec(**spec)
     device = device_of(row, rank, rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return loop.train(row, rank, device, Path(data_folder), progress)
+    return (loop.time_steps if only_time else loop.train)(row, rank, device, Path(data_folder), progress)

@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from labkit.runs.spread import NOISY, SMALLEST, Difference, Measured
+
 Bundle = dict[str, Any]
 
 
@@ -75,7 +77,8 @@ class Grid:
 
     def html(self) -> str:
         """The table as HTML. Columns with numbers are aligned at the right."""
-        numeric = {key for key in self.headings if any(isinstance(line.get(key), (int, float)) for line in self.lines)}
+        number = (int, float, Measured, Difference)
+        numeric = {key for key in self.headings if any(isinstance(line.get(key), number) for line in self.lines)}
 
         def cell(tag: str, key: str, value: Any) -> str:
             align = "right" if key in numeric else "left"
@@ -107,9 +110,11 @@ class Grid:
 
 
 def cell_text(value: Any) -> str:
-    """The text of a cell: numbers with three or four significant digits, "–" for None and NaN, yes or no for booleans."""
+    """The text of a cell: measured figures with least and most, numbers with three or four significant digits, "–" for None and NaN, yes or no for booleans."""
     if value is None or value != value:
         return "–"
+    if isinstance(value, (Measured, Difference)):
+        return str(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -119,43 +124,58 @@ def cell_text(value: Any) -> str:
     return str(value)
 
 
+UNMEASURED = "*Not measured here: this sentence needs a row that did not run on this machine.*"
+UNTOLD = "**Too noisy to tell** (噪声过大，无法判断): {figure}. Reason: {why}."
+
+
 def say(*cases: tuple[Any, str] | str) -> Text:
     """The text of the first case whose condition is true, so that measured figures choose what a notebook says.
 
     A case is (condition, text). The last case may be a text alone, for every other outcome. A condition is None if a figure that
     it needs is missing, because a row did not run. Such a case is skipped, and then the text for every other outcome is not used
-    either; the result says that this was not measured. Raises ValueError if no case fits."""
+    either; the result says that this was not measured. A condition is NOISY (`Measured.above`, `Measured.below`) where the spread
+    of a figure does not answer it; the result then says that it is too noisy to tell. Raises ValueError if no case fits, and for a
+    figure as a condition."""
     unmeasured = False
     for case in cases:
         condition, text = (not unmeasured, case) if isinstance(case, str) else case
+        if isinstance(condition, (Measured, Difference)):
+            raise ValueError(f"say: {condition} is a figure, not a condition; ask it .above(1) or .below(1), or use tell")
+        if condition == NOISY:
+            return Text(
+                UNTOLD.format(figure="the figures above", why="they spread more than they differ, or others used the cores")
+            )
         if condition is None:
             unmeasured = True
         elif condition:
             return Text(text)
     if unmeasured:
-        return Text("*Not measured here: this sentence needs a row that did not run on this machine.*")
+        return Text(UNMEASURED)
     raise ValueError("say: no condition is true; add a last text for every other outcome")
 
 
-def tell(ratio: float | None, *, more: str, less: str, same: str, within: float = 0.05) -> Text:
-    """One of three texts: `more` if the ratio is above 1 + within, `less` if it is below 1 / (1 + within), else `same`.
+def tell(figure: Measured | Difference | None, *, more: str, less: str, same: str, within: float = SMALLEST) -> Text:
+    """One of three texts, by the spread of a ratio (or of a difference of accuracies): `more` if it is above 1 (0), `less` if it is
+    below, `same` if it is equal as far as can be seen. A smaller difference than `within` is never told.
 
-    In the texts, {times} becomes the ratio and {percent} its distance from 1. A ratio of None means that a row that is needed did
-    not run here; the result says so."""
-    if ratio is None:
-        return say((None, ""))
-    if ratio > 1 + within:
-        text = more
-    elif ratio < 1 / (1 + within):
-        text = less
-    else:
-        text = same
-    return Text(text.format(times=f"{ratio:.2f}", percent=f"{100 * abs(ratio - 1):.0f} %"))
+    In the texts, {times} becomes the ratio with least and most, {percent} its distance from 1; of accuracies, {points} becomes their
+    difference, and {chance} what may be chance. None means that a row that is needed did not run here; the result says so. Where the
+    spread allows no answer, or there are fewer than three measurements, it says that it is too noisy to tell."""
+    if figure is None:
+        return Text(UNMEASURED)
+    order = figure.order(within=within) if isinstance(figure, Difference) else figure.order(1.0, within)
+    if order is None:
+        return Text(
+            UNTOLD.format(figure=f"{figure} {'points' if isinstance(figure, Difference) else 'times'}", why=figure.why_untold())
+        )
+    return Text((more, same, less)[1 - order].format(**figure.words()))
 
 
-def over(one: float | None, other: float | None) -> float | None:
+def over(one: Measured | float | None, other: Measured | float | None) -> Any:
     """one / other; None if either is None, or if `other` is 0."""
-    return one / other if one is not None and other else None
+    if one is None or other is None or (isinstance(other, (int, float)) and other == 0):
+        return None
+    return one / other
 
 
 def interactive() -> bool:
@@ -177,3 +197,17 @@ def _of_parent(variable: str) -> str | None:
         return psutil.Process(os.getppid()).environ().get(variable)
     except (psutil.Error, OSError):
         return None
+
+
+def panel(head: str, times: str, parts: list[str]) -> str:
+    """HTML: a heading with times, and below it parts that are HTML already."""
+    return (
+        f'<div style="font-size:13px;line-height:1.4;color:inherit"><div><b>{html.escape(head)}</b> '
+        f'<span style="opacity:.75">{html.escape(times)}</span></div>{"".join(parts)}</div>'
+    )
+
+
+def yellow(warning: str) -> str:
+    """HTML: a warning on yellow; "" if there is none."""
+    look = "background:#fff3b0;color:#222;border-left:4px solid #e0a800;padding:2px 8px;margin:4px 0"
+    return f'<div style="{look}">{html.escape(warning)}</div>' if warning else ""

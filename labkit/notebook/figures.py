@@ -63,7 +63,7 @@ def overview(name: str, ran: Ran) -> Picture | Text:
 
 
 AGREEMENT = {"unknown": "unknown: too few rows", "mostly": "mostly the same order", "partly": "partly the same order"}
-AGREEMENT |= {"hardly": "almost no common order", "reversed": "the opposite order"}
+AGREEMENT |= {"untold": "too noisy to tell", "hardly": "almost no common order", "reversed": "the opposite order"}
 
 
 def agreement(ran: Ran) -> Grid:
@@ -89,10 +89,8 @@ def factors(ran: Ran, *names: str) -> Picture | Text:
     """Images/s of these rows in this order, each also as a factor relative to the row before."""
     from labkit.plots.lessons import factor_ladder  # late: keeps matplotlib out of a process that does not need it
 
-    here = {
-        name: ran.results[name] for name in map(ran.name_here, names) if name in ran.results
-    }  # by the name of the row that ran
-    return picture_or_note(factor_ladder, here, "Throughput of the rows, each as a factor relative to the one before")
+    rates = {name: rate for name in map(ran.name_here, names) if (rate := ran.value("images_per_s", name))}
+    return picture_or_note(factor_ladder, rates, "Throughput of the rows, each as a factor relative to the one before")
 
 
 def staleness(ran: Ran) -> Picture | Text:

@@ -5,6 +5,7 @@ All arguments are checked when a Lesson is made, before any process starts. Trai
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from labkit.notebook.cells import Grid, Html, Picture, Text, interactive
@@ -15,14 +16,15 @@ from labkit.probes.trace import trace
 from labkit.results.metrics import METRIC, QUESTIONS, ROW_QUESTIONS
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
-from labkit.runs import train
 from labkit.runs.asked import check_lesson, check_overrides
 from labkit.runs.plan import Plan, plan
+from labkit.runs.rounds import measure
+from labkit.runs.train import get_ready, train_rows
 
 
 class Lesson:
-    """A group of rows at a profile. `rows`: rows to use instead of those in the group's file. `overrides`: Spec fields on top of
-    the profile.
+    """A group of rows at a profile. `repeats`: trainings of each row; 0: as many as the profile says. `rows`: rows to use instead of
+    those in the group's file. `overrides`: Spec fields on top of the profile.
 
     `fresh`: True trains again rows that have a result; a time (Unix seconds) trains again only results that are older. Raises
     SpecError for an argument with a wrong value or type; the message says how to pass it to papermill."""
@@ -31,7 +33,7 @@ class Lesson:
         self,
         group: int = 1,
         profile: str = "quick",
-        repeats: int = 1,
+        repeats: int = 0,
         fresh: bool | float = False,
         overrides: dict[str, Any] | None = None,
         rows: Any = (),
@@ -39,10 +41,10 @@ class Lesson:
     ):
         check_lesson(group, rows, claim)
         check_overrides(overrides)
-        asked = params.group(group)
+        asked, repeats = params.group(group), params.repeats(repeats, profile)
         self.group = dataclasses.replace(asked, rows=tuple(rows) or asked.rows, claim=claim.strip() or asked.claim)
         self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
-        self.plan = train.get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
+        self.plan = get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
         self.guess, self.guessed_by = as_published(self.group, self.plan), "default: as published"
         self.ran: Ran | None = None
 
@@ -95,27 +97,31 @@ class Lesson:
         return Grid(lines, {"question": "before the run", "guess": f"guess ({self.guessed_by})"})
 
     # -- run --------------------------------------------------------------------------------------------------------
-    def run(self, rows: Any = None, **overrides: Any) -> Ran:
-        """Train the rows of this lesson, or `rows` at the same profile, with a live view. Rows with a valid result are not
-        trained again.
+    def run(self, rows: Any = None, beside: Any = (), train: bool = True, **overrides: Any) -> Ran:
+        """Train the rows of this lesson, or `rows` at the same profile, and then measure their speeds in turn, with a live view. Rows
+        with a valid result are not trained again, and valid rounds are not measured again.
 
-        `overrides`: Spec fields on top of those of the lesson. A row that fails is a line with its reason. An interrupt ends all
-        processes, and KeyboardInterrupt is raised. Raises SpecError for a bad value before any process starts."""
+        `beside`: more rows that are measured in the same rounds, and not trained now. `train` False: the speeds alone. `overrides`:
+        Spec fields on top of those of the lesson. A row that fails is a line with its reason. An interrupt ends all processes, and
+        KeyboardInterrupt is raised. Raises SpecError for a bad value before any process starts."""
         asked, changed = rows or self.group.rows, {**self.overrides, **overrides}
         before = kept(asked, self.profile, changed)
         expected = {name: line["total_time_s"] for name, line in before.lines.items() if line["total_time_s"]}
-        planned = train.get_ready(asked, self.profile, self.repeats, self.fresh, changed)
+        planned = get_ready(asked, self.profile, self.repeats, self.fresh, changed)
         live = Live(self.group.title_en if rows is None else "More rows", planned, self.repeats, expected)
-        word = "stopped by an error"
+        word, rounds = "stopped by an error", None
         try:
-            train.train_rows(planned, self.repeats, self.fresh, live)
+            if train:
+                train_rows(planned, self.repeats, self.fresh, live)
+            rounds = measure(plan([*asked, *beside], self.profile, changed), self.fresh, live.turn)
             word = ""
         except KeyboardInterrupt:
             word = "interrupted; finished runs are kept"
             raise
         finally:
             ran = kept(asked, self.profile, changed, self.repeats)
-            live.end(list(ran.lines.values()), ran.results, word)
+            ran.rounds = rounds or ran.rounds
+            live.end(list(ran.lines.values()) if train else [], ran.results, word, ran.rounds)
         if rows is None and not overrides:
             self.ran = ran
         return ran
@@ -145,24 +151,38 @@ class Lesson:
             best = ran.best(question.metric, least=METRIC[question.metric].best == "least")
             if best is None:
                 continue
-            if best == self.guess[key]:
-                word = "right"
-            elif ran.order(question.metric, best, self.guess[key]) == 0:
-                word = "indistinguishable"
-            else:
-                word = "wrong"
+            word = self.judged(ran, question.metric, best, self.guess[key])
             lines.append({"question": question.text, "guess": self.guess[key], "measured": best, "verdict": word})
         fast, slow = ran.best("images_per_s"), ran.best("images_per_s", least=True)
         factor = ran.ratio("images_per_s", fast, slow) if fast and slow else None
         if factor:
-            off = max(factor / self.guess["factor"], self.guess["factor"] / factor)
-            word = "right within 10 %" if off < 1.1 else f"wrong by a factor of {off:.2f}"
+            off = factor.median / self.guess["factor"]
+            chance = max(math.expm1(factor.margin()), 0.1)
+            word = (
+                f"right within {100 * chance:.0f} %"
+                if 1 / (1 + chance) < off < 1 + chance
+                else f"wrong by a factor of {max(off, 1 / off):.2f}"
+            )
+            word = "too noisy to tell" if factor.order() is None else word
             lines.append(
                 {"question": QUESTIONS["factor"].text, "guess": float(self.guess["factor"]), "measured": factor, "verdict": word}
             )
         return Grid(
             lines, {"question": "question", "guess": f"guess ({self.guessed_by})", "measured": "measured here", "verdict": ""}
         )
+
+    def judged(self, ran: Ran, figure: str, best: str, guess: str) -> str:
+        """Was the guess for the best row by a figure right? It is only if that row is distinguishable from all others."""
+        others = [name for name in ran.lines if name != best and ran.value(figure, name)]
+        asked = {name: ran.points(best, name) if figure == "best_acc_pct" else ran.ratio(figure, best, name) for name in others}
+        if guess != best:
+            asked = {guess: asked.get(guess)}
+        orders = [found.order() for found in asked.values() if found is not None]
+        if None in orders:
+            return "too noisy to tell"
+        if 0 in orders:
+            return "indistinguishable"
+        return "right" if guess == best else "wrong"
 
     def table(self) -> Grid:
         """The rows in the form of the published table. Raises SpecError before `run()`."""
@@ -176,7 +196,8 @@ class Lesson:
         """The figure of the group, as in plots/: throughput, ratios, memory, parts of the time, accuracy. Raises SpecError before `run()`."""
         from labkit.plots.groups import group_figure  # late: keeps matplotlib out of a process that does not need it
 
-        figure = group_figure(self.group, self.finished_run().rows())
+        ran = self.finished_run()
+        figure = group_figure(self.group, ran.rows(), [ran.rounds] if ran.rounds else [])
         if figure is None:
             return Text("*No row of this group ran here.*")
         return Picture(figure, f"Group {self.group.number}: {self.group.title_en}")

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.notebook.cells import Html
+from labkit.notebook.cells import Html, panel, yellow
 from labkit.results.table import time_parts
 from labkit.runs.result import Result, Results
+from labkit.runs.rounds import Rounds
+from labkit.system.machine import Watch, busy, this_machine
 
 UPDATE_S = 0.25
 WINDOW_S = 3.0  # the live view shows the images/s of the last seconds
@@ -27,6 +29,11 @@ PHASES = {
 }
 PARTS = (("startup_s", "start-up", "#c9c9c9"), ("train_s", "training", ""), ("eval_s", "evaluation", "#f3d9a4"))
 WIDTH = 860
+LOOK_AGAIN_S = 1.0  # between two looks at what other programs take
+OTHERS = (
+    "Other programs take up to {:.1f} cores that these rows need. Close them and run again: speeds measured now are too noisy to tell "
+    "anything (噪声过大，无法判断)."
+)
 
 
 @dataclass
@@ -72,6 +79,7 @@ class Live:
         self.ranks: list[RankProgress] = []
         self.losses: list[tuple[float, float]] = []  # (epochs, loss) of this run
         self.row_began = self.began
+        self.watch, self.others = Watch(), ""  # what other programs take
 
     def __call__(self, row: Any, repeat: int, events: list[dict[str, Any]]) -> None:
         """Take the latest event of each rank, and show the view if the last update was at least UPDATE_S ago."""
@@ -86,9 +94,19 @@ class Live:
         at = max(event["epoch"] + event["step"] / steps for event in events)
         if loss is not None and (not self.losses or at > self.losses[-1][0]):
             self.losses.append((at, loss))
+        if now - self.watch.began >= LOOK_AGAIN_S:
+            taken, needed = self.watch.taken().cores, row.spec.processes * max(1, row.spec.threads_per_rank)
+            self.others = OTHERS.format(taken) if busy(taken, needed, this_machine().cores) else ""
+            self.watch = Watch()
         if now - self.shown_at >= UPDATE_S:
             self.shown_at = now
             self.show(self.now())
+
+    def turn(self, name: str, number: int) -> None:
+        """The speed of a row is measured now, in this round (1, 2, ...)."""
+        times = f"{time.monotonic() - self.began:.0f} s so far"
+        head = f"{self.title}: measuring speeds in turn, round {number}, {name}"
+        self.show(Html(panel(head, times, []), f"{head} ({times})"))
 
     def display(self, view: Html) -> None:
         """Show the view as the output of the cell, in place of the last one. Does nothing outside IPython."""
@@ -131,16 +149,22 @@ class Live:
         colour = self.row.spec.kind.colour
         parts = [progress_bar(self.fraction_of(rank), line, colour) for rank, line in zip(self.ranks, lines, strict=True)]
         parts.append(loss_curve(self.losses, self.row.spec.epochs, colour))
-        return Html(panel(head, times, parts), "\n".join([f"{head} ({times})", *lines]))
+        parts.append(yellow(self.others))
+        return Html(panel(head, times, parts), "\n".join([f"{head} ({times})", *lines, *filter(None, [self.others])]))
 
     def fraction_of(self, rank: RankProgress) -> float:
         """The part of the present run that a rank has done, 0 to 1."""
         spec = self.row.spec
         return min(1.0, (rank.event["epoch"] + rank.event["step"] / spec.steps_per_epoch) / spec.epochs)
 
-    def end(self, lines: list[dict[str, Any]], results: Results, word: str = "") -> None:
+    def end(self, lines: list[dict[str, Any]], results: Results, word: str = "", rounds: Rounds | None = None) -> None:
         """Replace the live view by the final picture. `lines`: the table lines of the rows; `word`: why it ended early, or ""."""
-        self.show(final_view(self.title, lines, results, self.called_at, time.monotonic() - self.began, word))
+        taken = [run.others_cores for repeats in results.values() for run in repeats if run.busy]
+        if rounds and rounds.busy:
+            taken += [cores for turn in rounds.others_cores for cores in turn.values()]
+        told = OTHERS.format(max(taken)) if taken else ""
+        seconds = time.monotonic() - self.began
+        self.show(final_view(self.title, lines, results, self.called_at, seconds, word, told))
 
 
 def rank_line(index: int, rank: RankProgress, spec: Any) -> str:
@@ -165,14 +189,6 @@ def progress_bar(fraction: float, line: str, colour: str) -> str:
     )
 
 
-def panel(head: str, times: str, parts: list[str]) -> str:
-    """HTML: a heading with times, and below it parts that are HTML already."""
-    return (
-        f'<div style="font-size:13px;line-height:1.4;color:inherit"><div><b>{html.escape(head)}</b> '
-        f'<span style="opacity:.75">{html.escape(times)}</span></div>{"".join(parts)}</div>'
-    )
-
-
 def loss_curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> str:
     """A small SVG of the loss over the epochs, from (epochs so far, loss); "" with fewer than two points."""
     if len(losses) < 2:
@@ -188,7 +204,9 @@ def loss_curve(losses: list[tuple[float, float]], epochs: int, colour: str) -> s
     )
 
 
-def final_view(title: str, lines: list[dict[str, Any]], results: Results, called_at: float, seconds: float, word: str) -> Html:
+def final_view(
+    title: str, lines: list[dict[str, Any]], results: Results, called_at: float, seconds: float, word: str, warning: str = ""
+) -> Html:
     """All runs as bars (see `run_bars`), and below them the rows without a result. `called_at`: Unix seconds of the call,
     which took `seconds`.
 
@@ -205,8 +223,8 @@ def final_view(title: str, lines: list[dict[str, Any]], results: Results, called
     head = f"{title}: {word or 'done'}"
     took = f"{seconds:.0f} s"
     below = "".join(f"<div>{html.escape(other)}</div>" for other in others)
-    parts = [run_bars(runs, head), below] if runs else [below]
-    return Html(panel(head, took, parts), "\n".join([f"{head} ({took})", *texts, *others]))
+    parts = [yellow(warning), run_bars(runs, head) if runs else "", below]
+    return Html(panel(head, took, parts), "\n".join([f"{head} ({took})", *filter(None, [warning]), *texts, *others]))
 
 
 def run_bars(runs: list[tuple[str, str, Result, bool]], label: str) -> str:

@@ -10,14 +10,19 @@ from labkit.results.table import good, lines_of, read_results
 from labkit.rows import params
 from labkit.rows.spec import Spec
 from labkit.runs.plan import Plan, plan
-from labkit.runs.result import Epoch, Outcomes, Result
+from labkit.runs.result import Outcomes, Result
+from labkit.runs.rounds import Rounds, kept_rounds
+from labkit.runs.spread import Difference, Measured, measured
+
+UNMOVED = ("best_acc_pct", "train_loss", "max_mem_mib")  # figures that a busy machine does not change
 
 
 class Ran:
-    """The outcome of a plan. `lines`: {row name: medians and status}; `results`: {row name: the results of its repeats}."""
+    """The outcome of a plan. `lines`: {row name: medians and status}; `results`: {row name: the results of its repeats}; `rounds`: the
+    images/s of rows that were measured in turn."""
 
-    def __init__(self, planned: Plan, outcomes: Outcomes):
-        self.plan = planned
+    def __init__(self, planned: Plan, outcomes: Outcomes, rounds: Rounds | None = None):
+        self.plan, self.rounds = planned, rounds
         self.lines = {line["name"]: line for line in lines_of(planned, outcomes)}
         ended_well = good(outcomes)
         self.results = {name: ended_well[name] for name in self.lines if name in ended_well}  # in the plan's order
@@ -26,11 +31,16 @@ class Ran:
         """The name of the row that runs here for a published name: itself, or the Gloo row if NCCL cannot run."""
         return self.plan.name_here(name)
 
-    def value(self, key: str, name: str) -> float | None:
-        """The median of a figure (images_per_s, best_acc_pct, max_mem_mib, total_time_s, ...) of a row; None if the row has no
-        result."""
-        line = self.lines.get(self.name_here(name))
-        return line[key] if line and line["status"] == "ok" else None
+    def value(self, key: str, name: str) -> Measured | None:
+        """A figure of a row (images_per_s, best_acc_pct, max_mem_mib, total_time_s, ..., or train_loss: of the last epoch), with its
+        spread; None if the row has no result. Images/s come from rounds in which the rows were measured in turn, if there are any."""
+        name = self.name_here(name)
+        if key == "images_per_s" and self.rounds and (rate := self.rounds.of(name)):
+            return rate
+        of_run = (lambda run: run.epochs[-1].train_loss) if key == "train_loss" else (lambda run: getattr(run, key))
+        runs = self.results.get(name, [])
+        values = [value for value in map(of_run, runs) if value > 0]
+        return measured(values, any(run.busy for run in runs) and key not in UNMOVED) if values else None
 
     def first(self, name: str) -> Result | None:
         """The Result of a row's first repeat that ended well; None if there is none."""
@@ -41,47 +51,59 @@ class Ran:
         result = self.first(name)
         return result.steps if result else None
 
-    def last_epoch(self, name: str) -> Epoch | None:
-        """The last epoch of the first repeat that ended well; None if there is none."""
-        result = self.first(name)
-        return result.epochs[-1] if result else None
-
-    def us_per_image(self, name: str) -> tuple[float, float] | tuple[None, None]:
-        """Microseconds per image and rank: (waiting for images, the rest of training), in the first repeat that ended well; else
-        (None, None)."""
-        result = self.first(name)
-        if result is None:
+    def us_per_image(self, name: str) -> tuple[Measured, Measured] | tuple[None, None]:
+        """Microseconds per image and rank: (waiting for images, the rest of training), over the repeats; (None, None) if there are
+        none."""
+        runs = self.results.get(self.name_here(name), [])
+        if not runs:
             return None, None
-        images = result.steps * result.spec.images_per_step / result.spec.shards
-        return 1e6 * result.data_wait_s / images, 1e6 * (result.train_s - result.data_wait_s) / images
+        images = [run.steps * run.spec.images_per_step / run.spec.shards for run in runs]
+        waiting = [1e6 * run.data_wait_s / n for run, n in zip(runs, images, strict=True)]
+        rest = [1e6 * (run.train_s - run.data_wait_s) / n for run, n in zip(runs, images, strict=True)]
+        busy = any(run.busy for run in runs)
+        return measured(waiting, busy), measured(rest, busy)
 
-    def ratio(self, key: str, one: str, other: str) -> float | None:
-        """The figure of `one` divided by that of `other`; None if either is missing or 0, or if both names mean the same run."""
+    def ratio(self, key: str, one: str, other: str) -> Measured | None:
+        """The figure of `one` divided by that of `other`; None if either is missing, or if both names mean the same run."""
+        one, other = self.name_here(one), self.name_here(other)
+        if one == other:
+            return None
         a, b = self.value(key, one), self.value(key, other)
-        return a / b if a and b and self.name_here(one) != self.name_here(other) else None
+        if a is None or b is None:
+            return None
+        if key in METRIC:
+            rows = [row for row in self.rows() if row.values(key)]
+            figures = verdict.figures_of(METRIC[key], rows, self.rounds)
+            if one in figures and other in figures:  # the errors of all rows together tell more than those of two
+                return figures[one] / figures[other]
+        return a / b
 
-    def points(self, one: str, other: str) -> float | None:
-        """Accuracy of `one` minus accuracy of `other`, in percentage points; None if either is missing, or if both names mean the
-        same run."""
-        a, b = self.value("best_acc_pct", one), self.value("best_acc_pct", other)
-        return a - b if a is not None and b is not None and self.name_here(one) != self.name_here(other) else None
+    def points(self, one: str, other: str) -> Difference | None:
+        """Accuracy of `one` minus accuracy of `other`, in percentage points, and by how much they may differ by chance; None if either
+        is missing, or if both names mean the same run."""
+        a, b = (verdict.Row(name, good=self.results.get(name, [])) for name in (self.name_here(one), self.name_here(other)))
+        if not a.good or not b.good or a.name == b.name:
+            return None
+        compared = verdict.compare(METRIC["best_acc_pct"], a, b, {})
+        assert isinstance(compared, Difference)
+        return compared
+
+    def speeds(self) -> Grid:
+        """Images/s of the rows that were measured in turn, and each over the first. The control is the first row again."""
+        if self.rounds is None or not self.rounds.figures:
+            return Grid([], {"name": "row"}, "No rows were measured in turn: fewer than two of them run here.")
+        figures = self.rounds.figures
+        first = next(iter(figures.values()))
+        lines = [{"name": name, "rate": rate, "times": rate / first} for name, rate in figures.items()]
+        lines += [{"name": f"{name}: {why}"} for name, why in self.rounds.failed.items()]
+        word = "Too noisy to tell (噪声过大，无法判断). " if self.rounds.noisy else ""
+        note = f"{word}Medians of {len(self.rounds.turns)} rounds, with least and most. The control is the first row again, with another seed."
+        return Grid(lines, {"name": "row", "rate": "images/s", "times": "over the first row"}, note)
 
     @property
     def test_images(self) -> int:
         """The number of test images on which accuracy was measured; 1 if nothing ran."""
         return max((row.test_images for row in self.rows() if row.good), default=1)
-
-    def chance(self, one_pct: float, other_pct: float) -> float:
-        """Two standard errors, in percentage points: by so much two accuracies of these rows may differ by chance."""
-        return verdict.chance_points(one_pct, other_pct, self.test_images)
-
-    def order(self, key: str, one: str, other: str) -> int | None:
-        """1 if the figure of `one` is larger, -1 if smaller, 0 if the two are indistinguishable (see `verdict.order`); None if
-        either is missing."""
-        rows = [verdict.Row(name, good=self.results.get(name, [])) for name in (self.name_here(one), self.name_here(other))]
-        if not all(row.values(key) for row in rows) or rows[0].name == rows[1].name:
-            return None
-        return verdict.order(METRIC[key], rows[0].values(key), rows[1].values(key), min(row.test_images for row in rows))
 
     def rows(self) -> list[verdict.Row]:
         """The rows of the plan with their results, as `labkit.results` compares them with the published table."""
@@ -91,8 +113,8 @@ class Ran:
         """The name of the row with the largest figure (`least`: the smallest); None if no row has it.
 
         A figure of 0 does not count."""
-        values = {name: self.value(key, name) for name in self.results}
-        known = {name: value for name, value in values.items() if value}
+        values = {name: self.value(key, name) for name in self.lines}
+        known = {name: float(value) for name, value in values.items() if value}
         if not known:
             return None
         choose = min if least else max
@@ -110,8 +132,9 @@ class Ran:
                 note = line["reason"]
             elif line["status"] != "ok":
                 note = f"{line['status']}: {line['reason']}"
-            lines.append({**line, "model": spec.model, "batch_size": spec.batch_size, "note": note})
-        lines.sort(key=lambda line: -(line["images_per_s"] or 0))
+            spread = {m.key: measured(v) for m in PUBLISHED if (v := [getattr(run, m.key) for run in self.results.get(name, [])])}
+            lines.append({**line, **spread, "model": spec.model, "batch_size": spec.batch_size, "note": note})
+        lines.sort(key=lambda line: -float(line["images_per_s"] or 0))
         headings = {"name": "experiment", "model": "model", "batch_size": "batch size"}
         headings |= {metric.key: metric.heading["en"] for metric in PUBLISHED}
         if any(line["note"] for line in lines):
@@ -125,7 +148,7 @@ class Ran:
         """Each row relative to the first row of a group, here and as published.
 
         Absolute figures of two machines are never compared."""
-        facts = of_group(group, self.rows())
+        facts = of_group(group, self.rows(), [self.rounds] if self.rounds else [])
         lines: list[dict[str, Any]] = []
         for row in facts["rows"]:
             line = {"name": row["name"]}
@@ -145,4 +168,4 @@ def kept(rows: Any = "all", profile: str = "quick", overrides: dict[str, Any] | 
     """The results of these rows that are already in the folders, at most `repeats` of each row. Trains nothing."""
     planned = plan(rows, profile, overrides)
     outcomes = read_results(planned.label, {row.name for row in planned})
-    return Ran(planned, {name: of_row[:repeats] for name, of_row in outcomes.items()})
+    return Ran(planned, {name: of_row[:repeats] for name, of_row in outcomes.items()}, kept_rounds(planned))

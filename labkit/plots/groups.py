@@ -4,7 +4,7 @@ Without pyplot, because widgets draw on other threads.
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -23,11 +23,13 @@ from labkit.plots.style import (
     styled,
     two_lines,
 )
-from labkit.results.metrics import memory_is
+from labkit.results.groups import rounds_with
+from labkit.results.metrics import METRIC, memory_is
 from labkit.results.table import time_parts
-from labkit.results.verdict import MatchedRow, Row, comparable, match_rows, short_name
+from labkit.results.verdict import Figures, MatchedRow, Row, comparable, figures_of, match_rows, short_name
 from labkit.rows import params
 from labkit.runs.result import Results
+from labkit.runs.rounds import Rounds
 
 WIDE = 13.2  # inches
 HEADING: dict[str, Any] = {"fontsize": 15, "va": "top"}
@@ -41,14 +43,15 @@ TIMES = {  # key of results.table.time_parts: label, colour, hatch
 
 
 @styled
-def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
-    """The figure of a group, or None if none of its rows ran.
+def group_figure(group: params.Group, every_row: list[Row], rounds: Iterable[Rounds] = ()) -> Figure | None:
+    """The figure of a group, or None if none of its rows ran. `rounds`: all that were measured.
 
     Names of rows are short: without resnet18, cacheFalse and ampFalse."""
     matched = match_rows(group.rows, every_row)
     if not matched:
         return None
     rows = {one.row.name: one.row.good for one in matched}
+    rates = figures_of(METRIC["images_per_s"], [one.row for one in matched], rounds_with(list(rows), rounds))
     looks, panel = row_looks(rows), max(1.9, 0.5 * len(rows))
     figure = Figure(figsize=(WIDE, high := 3.1 + 2 * panel))
     figure.text(0.01, 1 - 0.1 / high, bilingual(group.number, group.title_en, group.title_zh), **HEADING, family=font_family())
@@ -58,8 +61,8 @@ def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
         return figure.add_axes((left / WIDE, bottom / high, (right - left) / WIDE, panel / high))
 
     upper = 2.1 + panel
-    draw_throughput(add_panel(2.2, 5.5, upper), rows, looks)
-    draw_ratios(add_panel(6.0, 9.2, upper), matched, looks)
+    draw_throughput(add_panel(2.2, 5.5, upper), rows, rates, looks)
+    draw_ratios(add_panel(6.0, 9.2, upper), matched, rates, looks)
     draw_memory(add_panel(9.75, 12.95, upper), rows, looks)
     draw_times(add_panel(2.2, 5.5, 1.1), rows)
     axes = add_panel(6.6, 9.5, 1.1)
@@ -70,18 +73,17 @@ def group_figure(group: params.Group, every_row: list[Row]) -> Figure | None:
     return figure
 
 
-def draw_bars(axes: Axes, rows: Results, looks: dict[str, Any], key: str, form: str) -> None:
-    """A bar for each row, the first on top: the median of `key`, printed with the format `form`; repeated rows also show minimum
-    and maximum."""
-    for y, (name, repeats) in enumerate(rows.items()):
-        values, value = [getattr(result, key) for result in repeats], median(repeats, key)
+def draw_bars(axes: Axes, rows: Results, looks: dict[str, Any], figures: dict[str, list[float]], none: str = "0") -> None:
+    """A bar for each row, the first on top: the median of its `figures`, and where there are several, the least and the most. `none`:
+    what stands where the figure is 0, or there is none."""
+    for y, name in enumerate(rows):
+        values = figures.get(name) or [0.0]
+        value = statistics.median(values)
         axes.barh(y, value, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", height=0.66)
         draw_range(axes, y, values)
-        if value:
-            text = format(value, form)
-        else:
-            text = "too few steps to time" if key == "images_per_s" else "0"
-        axes.annotate(text, (max(values), y), (6, 0), textcoords="offset points", va="center", fontsize=11)
+        axes.annotate(
+            f"{value:,.0f}" if value else none, (max(values), y), (6, 0), textcoords="offset points", va="center", fontsize=11
+        )
     rows_axis(axes, rows)
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
@@ -99,34 +101,35 @@ def rows_axis(axes: Axes, rows: Results, names: bool = True) -> None:
     axes.xaxis.set_major_formatter("{x:,g}")
 
 
-def draw_throughput(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
+def draw_throughput(axes: Axes, rows: Results, rates: Figures, looks: dict[str, Any]) -> None:
     """Panel: images/s of each row."""
-    draw_bars(axes, rows, looks, "images_per_s", ",.0f")
+    draw_bars(axes, rows, looks, {name: list(rate.samples) for name, rate in rates.items()}, "too few steps to time")
     axes.set_title("Throughput of all ranks", fontsize=12)
     axes.set_xlabel("images/s")
 
 
 def draw_memory(axes: Axes, rows: Results, looks: dict[str, Any]) -> None:
     """Panel: peak memory of each row in MiB."""
-    draw_bars(axes, rows, looks, "max_mem_mib", ",.0f")
+    draw_bars(axes, rows, looks, {name: [result.max_mem_mib for result in repeats] for name, repeats in rows.items()})
     rows_axis(axes, rows, names=False)
     axes.set_title("Peak memory of one rank", fontsize=12)
     axes.set_xlabel("MiB\n" + memory_is(result.spec.device for repeats in rows.values() for result in repeats))
 
 
-def draw_ratios(axes: Axes, matched: list[MatchedRow], looks: dict[str, Any]) -> None:
-    """Panel: images/s divided by those of the first row.
+def draw_ratios(axes: Axes, matched: list[MatchedRow], rates: Figures, looks: dict[str, Any]) -> None:
+    """Panel: images/s divided by those of the first row, with least and most.
 
     Filled: measured here; hollow: published, if the pair may be compared."""
     first, any_published, ends = matched[0], False, [1.0]
-    base, base_published = first.row.median("images_per_s"), first.published
+    base, base_published = rates.get(first.row.name), first.published
     axes.axvline(1, color="#999999", linewidth=1)
     for y, one in enumerate(matched):
-        look, rate = looks[one.row.name], one.row.median("images_per_s")
+        look, rate = looks[one.row.name], rates.get(one.row.name)
         if rate and base:
-            ratio = rate / base
-            draw_point(axes, ratio, y - 0.14, look["colour"], look["colour"], look["marker"], f"{ratio:.2f}")
-            ends.append(ratio)
+            here = rate / base
+            draw_range(axes, y - 0.14, list(here.samples))
+            draw_point(axes, here.median, y - 0.14, look["colour"], look["colour"], look["marker"], f"{here:.2f}")
+            ends.append(max(here.samples))
         if base_published and one.published and comparable(one, first):
             any_published = True
             ratio = one.published["avg_throughput_img_s"] / base_published["avg_throughput_img_s"]

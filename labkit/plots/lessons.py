@@ -1,12 +1,11 @@
 """Figures for notebooks: accuracy, a ladder of factors, staleness, any figure against any other. Without pyplot."""
 
-import statistics
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.plots.groups import accuracy_over_epochs, accuracy_over_time, draw_curves
 from labkit.plots.style import (
+    HATCHES,
     draw_range,
     legend,
     log_ticks,
@@ -19,10 +18,12 @@ from labkit.plots.style import (
     two_lines,
 )
 from labkit.results.metrics import METRIC, memory_is
-from labkit.results.verdict import Row, order, short_name
+from labkit.results.verdict import short_name
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.kinds import KINDS
+from labkit.rows.spec import Spec
 from labkit.runs.result import Results
+from labkit.runs.spread import Measured
 
 
 @styled
@@ -41,44 +42,41 @@ def accuracy_figure(rows: Results) -> Figure:
 
 
 @styled
-def factor_ladder(rows: Results) -> Figure:
-    """Images/s of the rows in the given order, each also as a factor relative to the row before.
-
-    Rows that were not timed are left out."""
-    rows = {name: repeats for name, repeats in rows.items() if median(repeats, "images_per_s") > 0}
-    names, looks = list(rows), row_looks(rows)
-    figure = Figure(figsize=(max(7.5, 1.5 + 2.3 * len(rows)), 4.8), layout="constrained")
+def factor_ladder(rates: dict[str, Measured]) -> Figure:
+    """Images/s of rows by name, in the given order, each also as a factor relative to the row before."""
+    names = list(rates)
+    figure = Figure(figsize=(max(7.5, 1.5 + 2.3 * len(rates)), 4.8), layout="constrained")
     axes = figure.add_subplot()
-    rates = [median(rows[name], "images_per_s") for name in names]
-    top = max((result.images_per_s for repeats in rows.values() for result in repeats), default=1.0)
-    for x, (name, rate) in enumerate(zip(names, rates, strict=True)):
-        values = [result.images_per_s for result in rows[name]]
-        axes.bar(x, rate, color=looks[name]["colour"], hatch=looks[name]["hatch"], edgecolor="white", width=0.56)
-        draw_range(axes, x, values, upright=True)
-        axes.annotate(f"{rate:,.0f}", (x, max(values)), (0, 4), textcoords="offset points", ha="center", fontsize=11)
+    top = max((max(rate.samples) for rate in rates.values()), default=1.0)
+    for x, (name, rate) in enumerate(rates.items()):
+        axes.bar(
+            x, rate.median, color=Spec.parse(name).kind.colour, hatch=HATCHES[x % len(HATCHES)], edgecolor="white", width=0.56
+        )
+        draw_range(axes, x, list(rate.samples), upright=True)
+        axes.annotate(f"{rate:,.0f}", (x, max(rate.samples)), (0, 4), textcoords="offset points", ha="center", fontsize=11)
         if x:
+            step = rate / rates[names[x - 1]]
             axes.annotate(
                 "", (x - 0.12, 1.19 * top), (x - 0.88, 1.19 * top), arrowprops={"arrowstyle": "-|>", "color": "#555555"}
             )
-            axes.text(x - 0.5, 1.21 * top, factor(rows, names[x - 1], name), ha="center", va="bottom", fontsize=12, weight="bold")
+            axes.text(x - 0.5, 1.21 * top, factor(step), ha="center", va="bottom", fontsize=12, weight="bold")
     labels = [two_lines(short_name(name), 16).replace("+", "\n+").replace("\n\n", "\n") for name in names]
     axes.set_xticks(range(len(names)), labels, fontsize=11)
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.45 * top)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("images/s of all ranks together")
-    whole = f"; from first to last ×{rates[-1] / rates[0]:.2f}" if len(rates) > 2 else ""
-    axes.set_title(f"Throughput, each as a factor relative to the one before{whole}\n{origin_text(rows, 'medians')}", fontsize=12)
+    rounds = max((len(rate.samples) for rate in rates.values()), default=0)
+    axes.set_title(
+        f"Throughput, each as a factor relative to the one before\nmedians of {rounds} rounds, with least and most", fontsize=12
+    )
     return figure
 
 
-def factor(rows: Results, one: str, other: str) -> str:
-    """Images/s of `other` divided by those of `one`, as text; it also says if the two are indistinguishable."""
-    before, after = (Row(name, good=rows[name]) for name in (one, other))
-    speed, images = METRIC["images_per_s"], min(before.test_images, after.test_images)
-    same = order(speed, after.values(speed.key), before.values(speed.key), images) == 0
-    ratio = statistics.median(after.values(speed.key)) / statistics.median(before.values(speed.key))
-    return f"×{ratio:.2f}\nindistinguishable" if same else f"×{ratio:.2f}"
+def factor(step: Measured) -> str:
+    """A ratio of images/s as text, with what its spread allows to say."""
+    word = {None: "\ntoo noisy to tell", 0: "\nindistinguishable"}.get(step.order(), "")
+    return f"×{step:.2f}{word}"
 
 
 @styled

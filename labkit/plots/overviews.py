@@ -5,6 +5,7 @@ The functions take the results of rows that ended well: {row name: [Result, one 
 
 import io
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from labkit.results.metrics import memory_is
 from labkit.results.verdict import Row, short_name
 from labkit.rows import params
 from labkit.runs.result import Results
+from labkit.runs.rounds import Rounds
 from labkit.system.files import write_whole
 
 # Inches. The accuracy plot: its width, the height of its title, and the height of each line of panels. Then the width of a panel
@@ -139,7 +141,7 @@ def memory_overview(rows: Results) -> Figure:
 PLOTS = {"throughput": throughput_overview, "accuracy_over_time": accuracy_overview, "memory_and_throughput": memory_overview}
 
 
-def save_plots(rows: list[Row], folder: Path) -> list[Path]:
+def save_plots(rows: list[Row], folder: Path, rounds: Iterable[Rounds] = ()) -> list[Path]:
     """Write the overviews, and a figure for each group with a row that ran, as PNG and SVG files into `folder`. Returns their
     paths.
 
@@ -150,7 +152,7 @@ def save_plots(rows: list[Row], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = [path for name, draw in PLOTS.items() for path in save(draw(results), folder / name)]
     for group in params.groups():
-        figure = group_figure(group, rows)
+        figure = group_figure(group, rows, rounds)
         if figure is not None:
             written += save(figure, folder / f"group_{group.number:02}")
     return written

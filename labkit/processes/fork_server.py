@@ -33,7 +33,7 @@ from labkit.processes.digest import code_digest
 from labkit.system.errors import limit_behind
 from labkit.system.places import helper_environment, helper_path
 from labkit.system.temporary import LONGEST_SOCKET_PATH, own_folder
-from labkit.system.tuning import settings_mark
+from labkit.system.tuning import settings_mark, waiting_settings
 
 PRELOAD = ["labkit.processes.preload"]
 LOG = "LABKIT_SERVER_LOG"  # where the fork server is to write what it says
@@ -153,7 +153,7 @@ def _surroundings() -> Iterator[None]:
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if len(config.get("tempdir") or LONGEST_SOCKET_PATH * "x") + len("/listener-12345678") > LONGEST_SOCKET_PATH:
         config["tempdir"] = str(folder)  # where multiprocessing puts sockets
-    given = helper_environment() | {LOG: str(folder / "fork_server.log")}
+    given = helper_environment() | waiting_settings() | {LOG: str(folder / "fork_server.log")}
     before = {key: os.environ.get(key) for key in given}
     # An interrupt goes to the kernel's whole process group, and is not theirs: it is blocked.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -110,6 +110,14 @@ class Say:
             lines.append(cells)
         return lines
 
+    def rounds(self, group: dict[str, Any]) -> Markup:
+        """In how many rounds a group's images/s were measured, and how its control came out."""
+        rounds = group["rounds"]
+        if rounds is None:
+            return self.t("beside.no_rounds")
+        key = "rounds_busy" if rounds["busy"] else "rounds_noisy" if rounds["noisy"] else "rounds"
+        return self.t(f"beside.{key}", n=rounds["n"], control=rounds["control"])
+
     def verdict(self, verdict: dict[str, Any]) -> Markup:
         """Is the order of a group's rows by one figure the published one? With the pairs of rows that show it."""
         figure = self.title_of(verdict["figure"])
@@ -131,7 +139,7 @@ class Say:
         measured = self.t("pair.ratio" if pair["ratio"] else "pair.points", number=pair["measured"])
         there = plain(pair["published"])
         there = self.t("pair.published_equal", published=there) if pair["kind"] == "tie_only_published" else there
-        key = "indistinguishable" if pair["kind"] in ("equal", "tie_only_here") else figure
+        key = {"equal": "indistinguishable", "tie_only_here": "indistinguishable", "untold": "untold"}.get(pair["kind"], figure)
         return self.t(f"pair.{key}", one=one, two=two, measured=measured, published=there)
 
     def unanswered(self, group: dict[str, Any]) -> Markup:
@@ -156,7 +164,7 @@ class Say:
 
     def agreement_header(self) -> list[Markup]:
         """The headings of the table of orders."""
-        return self.t.header("agreement", ["figure", "n", "spearman", "kendall", "pairs", *KINDS])
+        return self.t.header("agreement", ["figure", "n", "spearman", "kendall", "pairs", *KINDS[:-1], "kind_untold"])
 
     def agreement(self) -> Cells:
         """The table of orders: all rows together, a line for each figure."""

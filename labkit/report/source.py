@@ -17,11 +17,13 @@ from labkit.rows import params
 from labkit.runs.folders import runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.result import AGAIN, NoResult, Outcomes, Result
+from labkit.runs.rounds import Rounds, all_rounds
+from labkit.runs.rounds import from_json as rounds_from
 from labkit.runs.statuses import Status, read_statuses, status_from
 from labkit.system.files import Unreadable, read_json
 
 FILE = "report.results.json"
-PARTS = ("rows", "notebooks", "results")  # lists of the file, one item a line
+PARTS = ("rows", "notebooks", "rounds", "results")  # lists of the file, one item a line
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Source:
     planned: tuple[Planned, ...]
     outcomes: Outcomes
     notebooks: list[Status]
+    rounds: list[Rounds] = field(default_factory=list)
     lines: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @property
@@ -75,7 +78,8 @@ def from_folders(profile: str, overrides: dict[str, Any]) -> Source:
     """What lies in a profile's result folders. Raises SpecError for an unknown profile or a bad override."""
     planned = plan("all", profile, overrides)
     found, notebooks = read_results(planned.label), read_statuses(planned.label)
-    return Source(planned.profile, planned.overrides, planned.folder, planned.rows, found, notebooks)
+    rounds = all_rounds(planned.folder)
+    return Source(planned.profile, planned.overrides, planned.folder, planned.rows, found, notebooks, rounds)
 
 
 def from_file(path: Path) -> Source:
@@ -104,7 +108,8 @@ def from_file(path: Path) -> Source:
         lines[outcome.name, outcome.repeat] = number
     notebooks = [status_from(status, f"{path}, notebooks", remedy) for status in content["notebooks"]]
     profile = params.profile(content["profile"])
-    return Source(profile, content["overrides"], runs_folder(), rows, outcomes, notebooks, lines)
+    rounds = [rounds_from(told, f"{path}, rounds") for told in content["rounds"]]
+    return Source(profile, content["overrides"], runs_folder(), rows, outcomes, notebooks, rounds, lines)
 
 
 def outcome_of(told: dict[str, Any], where: str) -> Result | NoResult:
@@ -119,12 +124,13 @@ def to_publish(source: Source) -> str:
     """The text of the file that holds all that a report shows. No path of this machine is in it."""
     rows = [{"name": row.name, "reason": row.reason, "stands_for": row.stands_for} for row in source.planned]
     notebooks = [{key: getattr(one, key) for key in ("notebook", "status", "reason", "seconds")} for one in source.notebooks]
+    rounds = [one.to_json() for one in source.rounds]
     results = []
     for outcome in (one for name in sorted(source.outcomes) for one in source.outcomes[name]):
         told = outcome.to_json() if isinstance(outcome, Result) else asdict(outcome) | {"detail": ""}
         told |= {"later_attempt": outcome.later_attempt} if isinstance(outcome, Result) else {}
         results.append(told | {"run_dir": f"{source.folder.name}/{outcome.name}/{outcome.repeat}"})
-    return text_of(source.profile.name, source.overrides, *map(without_paths, (rows, notebooks, results)))
+    return text_of(source.profile.name, source.overrides, *map(without_paths, (rows, notebooks, rounds, results)))
 
 
 def text_of(profile: str, overrides: dict[str, Any], *parts: list[Any]) -> str:

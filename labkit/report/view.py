@@ -62,7 +62,7 @@ def view(found: Found) -> dict[str, Any]:
         "devices": sorted({result.spec.device for result in found.results}),
         "results": [line_of(row) for row in found.ran],
         "others": found.others,
-        "groups": [groups.of_group(group, found.rows) for group in params.groups()],
+        "groups": [groups.of_group(group, found.rows, source.rounds) for group in params.groups()],
         "absent": absent(found),
         "agreement": agreement(found.rows) if found.ran else [],
         "time": time(found) if found.ran else None,

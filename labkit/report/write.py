@@ -67,7 +67,7 @@ def write_report(
         write_whole(path.with_name(FILE), to_publish(source).encode())
         source = from_file(path.with_name(FILE))
     found = Found(source, path.parent)
-    save_plots(found.rows, path.parent / "plots")
+    save_plots(found.rows, path.parent / "plots", source.rounds)
     files = texts(Content(found, path), languages, classic)
     for file, text in files.items():
         write_whole(file, text.encode())

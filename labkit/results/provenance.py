@@ -13,7 +13,6 @@ from labkit.runs.result import Result
 from labkit.system import machine
 from labkit.system.machine import Machine
 
-LOADED = 1.5  # load average per core; above it, other programs used the processor
 ONE_PER_REPORT: dict[str, Callable[[Result], Any]] = {  # a report gets a note if its results differ in one of these
     "code": lambda result: result.code,
     "machine": lambda result: result.machine,
@@ -100,9 +99,8 @@ def notes(profile: Profile, overrides: dict[str, Any], results: list[Result]) ->
     for result in results:
         if result.later_attempt:
             collected.append({"kind": "later_attempt", "names": [result.name], "outcome": result.later_attempt})
-    if busy := [r.load_1min for r in results if r.load_1min > LOADED * r.machine.cores]:
-        loads = {"busy": len(busy), "all": len(results), "per_core": f"{LOADED:.1f}", "most": f"{max(busy):.1f}"}
-        collected.append({"kind": "busy", **loads})
+    if busy := [result.others_cores for result in results if result.busy]:
+        collected.append({"kind": "busy", "busy": len(busy), "all": len(results), "most": f"{max(busy):.1f}"})
     if imitated := [r.name for r in results if imitates_bf16(r)]:
         collected.append({"kind": "no_bf16", "names": unique(imitated)})
     if short := [result.name for result in results if not result.images_per_s]:

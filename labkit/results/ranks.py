@@ -7,10 +7,11 @@ from collections import Counter
 from typing import Any
 
 from labkit.results.metrics import COMPARED, Metric
-from labkit.results.verdict import KINDS, MatchedRow, Row, compare_pair, match_rows
+from labkit.results.verdict import KINDS, MatchedRow, Row, compare_pair, figures_of, match_rows
 from labkit.rows import params
 
 FEWEST = 4  # rows; with fewer rows, any order is likely
+MOST = 0.5  # of the pairs
 MOSTLY, PARTLY = 0.7, 0.3  # the smallest Spearman's rho of these levels
 
 
@@ -31,7 +32,8 @@ def metric_agreement(metric: Metric, matched: list[MatchedRow]) -> dict[str, Any
     rho. "pairs": the number of pairs of rows; "kinds": how many pairs are of each kind (see verdict.KINDS)."""
     here = [one.row.median(metric.key) or 0.0 for one in matched]
     published = [one.published[metric.published] for one in matched if one.published]
-    kinds = Counter(compare_pair(metric, one, two)["kind"] for one, two in itertools.combinations(matched, 2))
+    figures = figures_of(metric, [one.row for one in matched])
+    kinds = Counter(compare_pair(metric, one, two, figures)["kind"] for one, two in itertools.combinations(matched, 2))
     rho = tau = None
     if len(matched) >= FEWEST:
         rho, tau = spearman(here, published), kendall(here, published)
@@ -40,16 +42,19 @@ def metric_agreement(metric: Metric, matched: list[MatchedRow]) -> dict[str, Any
         "n": len(matched),
         "spearman": signed_text(rho),
         "kendall": signed_text(tau),
-        "level": agreement_level(rho),
+        "level": agreement_level(rho, kinds["untold"] / max(1, sum(kinds.values()))),
         "pairs": sum(kinds.values()),
         "kinds": {kind: kinds[kind] for kind in KINDS},
     }
 
 
-def agreement_level(rho: float | None) -> str:
-    """The word for a Spearman's rho: unknown (None), mostly, partly, hardly or reversed."""
+def agreement_level(rho: float | None, untold: float) -> str:
+    """The word for a Spearman's rho: unknown (None), mostly, partly, hardly or reversed; or untold, if that is so of most pairs.
+    `untold`: the share of pairs that are too noisy to tell, 0 to 1."""
     if rho is None:
         return "unknown"
+    if untold > MOST:
+        return "untold"
     if rho >= MOSTLY:
         return "mostly"
     if rho >= PARTLY:

@@ -1,8 +1,10 @@
 """Comparison of a group's rows with the published rows. The figures choose the verdict; its words are in templates/words.*.yaml.
 
-Absolute figures of two machines are never compared, only ratios to a row of the same table. Two figures are
-*indistinguishable* if the ranges of their repeats overlap; with a single run, if they differ by less than 5 %. Accuracies are
-also indistinguishable if they differ by less than two standard errors, which depend on the number of test images.
+Absolute figures of two machines are never compared, only ratios to a row of the same table. What two figures here allow to say
+follows from their spread (runs/spread.py): one is larger, they are *indistinguishable*, or it is *untold*, because the measurements
+are too noisy, or fewer than three. Accuracies are also indistinguishable if they differ by less than two standard errors, which
+depend on the number of test images. The published table has one figure of each row and no spread; there, less than 5 % counts as
+no difference, which is an assumption.
 """
 
 import itertools
@@ -17,18 +19,22 @@ from labkit.results.metrics import Metric
 from labkit.rows import params
 from labkit.rows.spec import Spec
 from labkit.runs.result import NoResult, Result
+from labkit.runs.rounds import Rounds
+from labkit.runs.spread import LEAST, Difference, Measured, difference, in_rounds
 
-CLOSE = 0.05
+CLOSE = 0.05  # of published figures
 PUBLISHED_TEST_IMAGES = 10_000  # the published data set is most likely CIFAR-100
 MOST_CLAUSES = 2
+TINY = 1e-9  # in place of a figure of 0, which has no logarithm
 KINDS = (  # of a pair of rows
     "same",  # as published
     "equal",  # indistinguishable in both
     "opposite",  # in the opposite order
     "tie_only_here",  # distinguishable as published, but not here
     "tie_only_published",  # distinguishable here, but not as published
+    "untold",  # too noisy to tell here, or measured fewer than three times
 )
-HEADS = ("differs", "equal", "agrees", "tie_here", "in_part", "not_published")  # of a verdict
+HEADS = ("differs", "equal", "agrees", "tie_here", "in_part", "not_published", "untold", "too_few")  # of a verdict
 
 
 @dataclass(frozen=True)
@@ -123,39 +129,58 @@ def chance_points(one_pct: float, two_pct: float, test_images: int) -> float:
     return 2 * math.sqrt((one_pct * (100 - one_pct) + two_pct * (100 - two_pct)) / test_images)
 
 
-def order(metric: Metric, one: list[float], two: list[float], test_images: int) -> int:
-    """1 if the median of `one` is larger, -1 if it is smaller, 0 if the two are indistinguishable. One value for each repeat."""
-    high, low = statistics.median(one), statistics.median(two)
-    gap = high - low
-    if metric.compared == "points" and abs(gap) <= chance_points(high, low, test_images):
-        return 0
-    if min(len(one), len(two)) > 1:
-        overlap = max(min(one), min(two)) <= min(max(one), max(two))
-    else:
-        overlap = metric.compared == "ratio" and abs(gap) < CLOSE * min(high, low)
-    if overlap or gap == 0:
-        return 0
-    return 1 if gap > 0 else -1
+Figures = dict[str, Measured]
 
 
-def verdict(metric: Metric, group: list[MatchedRow]) -> dict[str, Any]:
-    """Does the order of the rows agree with the published order? Every pair of rows is compared.
+def figures_of(metric: Metric, rows: Iterable[Row], rounds: Rounds | None = None) -> Figures:
+    """A figure of each of these rows that has it, by name. Images/s come from the rounds in which the rows were measured in turn;
+    other figures, and images/s without rounds, from the trainings: the first of each row makes a round, the second, and so on."""
+    having = [row for row in rows if row.values(metric.key)]
+    if metric.key == "images_per_s" and rounds and having and all(row.name in rounds.figures for row in having):
+        return {row.name: rounds.of(row.name) for row in having}  # type: ignore[misc]
+    trainings = min((len(row.values(metric.key)) for row in having), default=0)
+    turns = [{row.name: max(row.values(metric.key)[k], TINY) for row in having} for k in range(trainings)]
+    busy = metric.key == "images_per_s" and any(result.busy for row in having for result in row.good)
+    return in_rounds(turns, busy) if turns else {}
+
+
+def compare(metric: Metric, one: Row, two: Row, figures: Figures) -> Measured | Difference:
+    """The first row's figure over the second's, or for accuracies their difference, with what its spread allows to say."""
+    if metric.compared != "points":
+        return figures[one.name] / figures[two.name]
+    first, second = one.values(metric.key), two.values(metric.key)
+    images = min(one.test_images, two.test_images)
+    return difference(first, second, chance_points(statistics.median(first), statistics.median(second), images))
+
+
+def published_order(metric: Metric, one: float, two: float) -> int:
+    """1 if the first published figure is larger, -1 if it is smaller, 0 if they count as equal."""
+    gap = one - two
+    close = chance_points(one, two, PUBLISHED_TEST_IMAGES) if metric.compared == "points" else CLOSE * min(one, two)
+    return 0 if abs(gap) <= close else (1 if gap > 0 else -1)
+
+
+def verdict(metric: Metric, group: list[MatchedRow], rounds: Rounds | None = None) -> dict[str, Any]:
+    """Does the order of the rows agree with the published order? Every pair of rows is compared. `rounds`: of the group's rows.
 
     Returns "figure" (the key of the metric), "head" (one of HEADS, or None if there is no pair to compare), "pairs" (the number
     of pairs), "kinds" (the number of pairs of each kind), "telling" (at most MOST_CLAUSES pairs to mention, see `compare_pair`),
     and "more" (True if there are more such pairs)."""
     kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    figures = figures_of(metric, [one.row for one in group], rounds)
     for one, two in itertools.combinations([b for b in group if b.row.values(metric.key)], 2):
         if comparable(one, two):
-            pair = compare_pair(metric, one, two)
+            pair = compare_pair(metric, one, two, figures)
             kinds[pair["kind"]].append(pair)
     counts = {kind: len(pairs) for kind, pairs in kinds.items() if pairs}
     telling = kinds["opposite"] + kinds["tie_only_here"] + kinds["tie_only_published"]
-    if not telling:
-        telling = kinds["same"] + kinds["equal"]
+    telling = telling or kinds["same"] + kinds["equal"] or kinds["untold"]
+    head = verdict_head(counts.keys()) if counts else None
+    if head == "untold" and all(pair["few"] for pair in kinds["untold"]):
+        head = "too_few"
     return {
         "figure": metric.key,
-        "head": verdict_head(counts.keys()) if counts else None,
+        "head": head,
         "pairs": sum(counts.values()),
         "kinds": counts,
         "telling": telling[:MOST_CLAUSES],
@@ -164,7 +189,10 @@ def verdict(metric: Metric, group: list[MatchedRow]) -> dict[str, Any]:
 
 
 def verdict_head(kinds: Set[str]) -> str:
-    """The verdict (one of HEADS) on a group with pairs of these kinds, at least one."""
+    """The verdict (one of HEADS) on a group with pairs of these kinds, at least one. Pairs that are untold decide nothing."""
+    kinds = kinds - {"untold"}
+    if not kinds:
+        return "untold"
     if "opposite" in kinds:
         return "differs"
     if kinds == {"equal"}:
@@ -176,30 +204,33 @@ def verdict_head(kinds: Set[str]) -> str:
     return "in_part" if kinds & {"same", "equal"} else "not_published"
 
 
-def compare_pair(metric: Metric, one: MatchedRow, two: MatchedRow) -> dict[str, Any]:
+def compare_pair(metric: Metric, one: MatchedRow, two: MatchedRow, figures: Figures) -> dict[str, Any]:
     """One pair of rows. "kind": one of KINDS. "one" and "two": the names of the rows, the larger figure first.
 
-    "measured" and "published": their ratio, or their difference in points (see "ratio"), as text. Both need a published row."""
+    "measured" and "published": their ratio, or their difference in points (see "ratio"), as text. "few": was one of them measured
+    fewer than three times? Both need a published row. `figures`: see `figures_of`."""
     assert one.published and two.published
-    images = min(one.row.test_images, two.row.test_images)
-    here = order(metric, one.row.values(metric.key), two.row.values(metric.key), images)
-    as_published = order(metric, [one.published[metric.published]], [two.published[metric.published]], PUBLISHED_TEST_IMAGES)
-    if here < 0 or (here == 0 and as_published < 0):
-        one, two, here, as_published = two, one, -here, -as_published
+    here = compare(metric, one.row, two.row, figures).order()
+    as_published = published_order(metric, one.published[metric.published], two.published[metric.published])
+    if (here or 0) < 0 or (not here and as_published < 0):
+        one, two, as_published = two, one, -as_published
+        here = None if here is None else abs(here)
     assert one.published and two.published
-    if here == 0:
+    if here is None:
+        kind = "untold"
+    elif here == 0:
         kind = "equal" if as_published == 0 else "tie_only_here"
     elif as_published == 0:
         kind = "tie_only_published"
     else:
         kind = "same" if here == as_published else "opposite"
-    measured = metric.difference(one.row.median(metric.key) or 0.0, two.row.median(metric.key) or 0.0)
-    published = metric.difference(one.published[metric.published], two.published[metric.published])
+    measured = compare(metric, one.row, two.row, figures)
     return {
         "kind": kind,
         "one": one.row.name,
         "two": two.row.name,
-        "measured": measured,
-        "published": published,
+        "measured": measured.words()["points"] if isinstance(measured, Difference) else str(measured),
+        "published": metric.difference(one.published[metric.published], two.published[metric.published]),
         "ratio": metric.compared == "ratio",
+        "few": (measured.runs if isinstance(measured, Difference) else len(measured.samples)) < LEAST,
     }

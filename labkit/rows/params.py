@@ -41,12 +41,17 @@ class Group:
 @dataclass(frozen=True)
 class Profile:
     """How big the rows are: a name, a sentence about it in English and in Chinese (in English twice, if the file has no Chinese
-    one), and values for scale fields of Spec."""
+    one), and values for scale fields of Spec.
+
+    `repeats`: how often a batch trains each row. `rounds`: how often the speeds of rows that are compared are measured in turn, at
+    least and at most (runs/rounds.py)."""
 
     name: str
     about: str
     about_zh: str
     fields: dict[str, Any]
+    repeats: int = 1
+    rounds: tuple[int, int] = (5, 9)
 
 
 def folder() -> Path:
@@ -143,6 +148,11 @@ def profile(name: str) -> Profile:
         if not isinstance(text, str):
             fault = "is missing" if text is None else f"is {text!r}, not a text"
             raise SpecError(f"{path}: key '{key}' {fault}; add one sentence on what this profile is for")
+    repeats, rounds = content.pop("repeats", 1), content.pop("rounds", [5, 9])
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= 1000:
+        raise SpecError(f"{path}: repeats: {repeats!r} must be a whole number from 1 to 1000")
+    if not isinstance(rounds, list) or [type(one) for one in rounds] != [int, int] or not 1 <= rounds[0] <= rounds[1] <= 1000:
+        raise SpecError(f"{path}: rounds: {rounds!r} must be two whole numbers, at least and at most, such as [5, 9]")
     for key, value in content.items():
         if key not in SCALE_FIELDS:
             hint = "; it belongs to a row, not to a profile" if key in FIELDS else nearest(key, SCALE_FIELDS)
@@ -151,7 +161,12 @@ def profile(name: str) -> Profile:
             check_value(FIELDS[key], value)
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from None
-    return Profile(name, about.strip(), about_zh.strip(), content)
+    return Profile(name, about.strip(), about_zh.strip(), content, repeats, (rounds[0], rounds[1]))
+
+
+def repeats(asked: int, name: str) -> int:
+    """How often a row is trained: as asked, or as the profile says if that is 0."""
+    return profile(name).repeats if asked == 0 and not isinstance(asked, bool) else asked
 
 
 @functools.cache

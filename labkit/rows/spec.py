@@ -45,7 +45,8 @@ class Spec:
     static_graph: bool = field(False, "promise DDP that every step uses the same parameters")
     consistency: str = field("async", "when the server applies a push", choices=["async", "sync", "ssp"])
     staleness_bound: int = field(3, "ssp: most server updates between reading weights and applying their gradient", low=0, high=10**6)
-    norm: str = field("batch", "normalisation layer; group makes every split of a batch exact", choices=["batch", "group"])
+    norm: str = field("batch", "normalisation layer; sync: BatchNorm over the images of all ranks; group: over one image, so that every split of a batch is exact", choices=["batch", "sync", "group"])
+    bn_statistics: str = field("fresh", "BatchNorm statistics that evaluation uses: taken anew for the weights, or the running ones of rank 0", choices=["fresh", "running"])
     # Scale fields: a profile sets them, and a row's meaning does not depend on them.
     dataset: str = scale("digits", "images to train on", choices=["digits", "fashion_mnist", "cifar10", "cifar100", "synthetic"])
     image_size: int = scale(16, "side of the square images in pixels", low=8, high=512)
@@ -103,7 +104,15 @@ class Spec:
             raise SpecError(
                 f"micro_batches={self.micro_batches}: does not divide the batch of {self.batch_per_rank}; use a divisor of it"
             )
-        if self.norm == "batch" and -(-self.image_size // 8) == 1 and self.batch_per_rank == self.micro_batches:
+        if self.norm == "sync" and (kind.one_process or kind.whole_batch or kind.server):
+            why = "its workers do not step together" if kind.server else "its replicas are threads of one process"
+            why = "each layer sees the whole batch already" if kind.whole_batch else why
+            raise SpecError(
+                f"norm=sync: {self.strategy} cannot add statistics over ranks: {why}; use norm=batch, or ddp, fsdp, collective"
+            )
+        if self.norm == "group" and self.bn_statistics != "fresh":
+            raise SpecError("bn_statistics=running: norm=group has no statistics; leave it out, or use norm=batch")
+        if self.norm != "group" and -(-self.image_size // 8) == 1 and self.batch_per_rank == self.micro_batches:
             # Three stages halve the side, rounding up: at 8 the last one has one value per channel and image. torch refuses to
             # normalise one value, from inside a rank.
             cut = f"micro_batches={self.micro_batches}" if self.micro_batches > 1 else f"batch_per_rank={self.batch_per_rank}"

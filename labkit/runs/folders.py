@@ -14,7 +14,7 @@ from labkit.processes.digest import code_digest
 from labkit.rows import params
 from labkit.rows.spec import FIELDS, SCALE_FIELDS, Spec
 from labkit.system.files import open_lock, refuse_links, remove_unless_held, take_lock, write_json
-from labkit.system.machine import this_machine, versions
+from labkit.system.machine import taken_now, this_machine, versions
 from labkit.system.places import place
 from labkit.system.tuning import outside_settings
 
@@ -40,7 +40,7 @@ def opening(spec: Spec, label: str, repeat: int, folder: Path, called_at: float)
         "commit": commit(),
         "started_at": called_at,
         "pid": os.getpid(),
-        "load_1min": os.getloadavg()[0],
+        "others_before_cores": taken_now().cores,
     }
     write_json(folder / "attempt.json", attempt)
     return attempt

@@ -14,7 +14,7 @@ from typing import Any
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec
 from labkit.system.files import Unreadable, read_json
-from labkit.system.machine import Machine
+from labkit.system.machine import Machine, busy
 
 AGAIN = "train the row again to replace it"
 ENDINGS = ("failed", "oom", "incomplete", "timeout", "interrupted", "running")  # of an attempt that gave no result
@@ -61,6 +61,8 @@ class Result:
     max_mem_mib     peak memory of the rank that needed most. CUDA: the allocator's peak; CPU: growth of the resident set
     startup_s       from the call to the first step; train_s, eval_s, data_wait_s: of the rank that took longest
     total_time_s    from the call until all ranks have ended
+    others_cores    cores that other programs, and other guests of the host, took during the run; so just before and after it
+    stolen_cores    what other guests took of it
     environment     variables set from outside that change speed (system/tuning.py)
     strategy        what strategies counted, such as a server's {"staleness": {updates late: gradients}}
     later_attempt   status and reason of a later try that gave no result; not part of the file"""
@@ -77,7 +79,10 @@ class Result:
     commit: str
     started_at: float
     pid: int
-    load_1min: float
+    others_before_cores: float
+    others_cores: float
+    others_after_cores: float
+    stolen_cores: float
     images_per_s: float
     best_acc_pct: float
     max_mem_mib: float
@@ -114,6 +119,13 @@ class Result:
             raise Unreadable(f"{where}: 'staleness' must be numbers of gradients by how many updates late they were; {AGAIN}")
         return cls(**values)
 
+    @property
+    def busy(self) -> bool:
+        """Did other programs take so much of the machine that the speed of this run says nothing? (See system/load.py.)"""
+        spec = self.spec
+        needed = spec.processes * max(1, spec.threads_per_rank, spec.loader_workers)
+        return busy(self.others_cores, needed, self.machine.cores)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, as it stands in result.json."""
         content = dataclasses.asdict(self)
@@ -146,6 +158,16 @@ class NoResult:
         if outcome.status not in ENDINGS:
             raise Unreadable(f"{where}: the status {outcome.status[:40]!r} is none of {', '.join(ENDINGS)}; {AGAIN}")
         return outcome
+
+
+def throughput(ranks: list[dict[str, Any]]) -> float:
+    """Images/s of all ranks together, from what they measured. Ranks that share a shard (pipeline stages) count once, the others add
+    up."""
+    shards: dict[tuple, list[float]] = {}
+    for rank in ranks:
+        if rank["shard"] is not None:
+            shards.setdefault(tuple(rank["shard"]), []).append(rank["images_per_s"])
+    return sum(sum(rates) / len(rates) for rates in shards.values())
 
 
 def machine_of(facts: dict[str, Any]) -> Machine:

@@ -22,8 +22,9 @@ from labkit.rows.spec import Spec
 from labkit.runs.asked import check_times
 from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, opening, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
-from labkit.runs.result import NoResult, Outcomes, Result
+from labkit.runs.result import NoResult, Outcomes, Result, throughput
 from labkit.system.files import Unreadable, read_kept, write_json
+from labkit.system.machine import Watch, taken_now
 
 OnProgress = Callable[[Planned, int, list[dict[str, Any]]], None]
 
@@ -62,7 +63,7 @@ def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: On
 
 def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> Result | NoResult:
     """One run of a Spec that fits this machine, or its kept result if that is still valid. `fresh`: see `labkit.run`."""
-    folder = runs_folder() / label / spec.name / str(repeat)
+    folder, spec = runs_folder() / label / spec.name / str(repeat), of_repeat(spec, repeat)
     kept = None if fresh is True else kept_result(folder, spec)
     if kept and kept.started_at >= fresh:
         return kept
@@ -70,10 +71,11 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
         clear_abandoned()
         data_folder = prepare(spec.dataset)
         fork_server.warm(wait=True)  # else the first row of a session would also measure the start of the fork server
-        began = time.monotonic()
+        began, watch = time.monotonic(), Watch()
         attempt = opening(spec, label, repeat, folder, time.time())
         try:
             outcome = attempt | train(spec, folder, data_folder, began, on_progress)
+            outcome |= seen_of_others(watch)
             keep(folder, outcome, began)
         except BaseException as stopped:
             write_json(
@@ -82,6 +84,17 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
             )
             raise
     return Result.from_json(outcome) if outcome["status"] == "ok" else NoResult.from_json(outcome, folder)
+
+
+def of_repeat(spec: Spec, repeat: int) -> Spec:
+    """The Spec of a row's repeat: each has a seed of its own. With one seed for all, equal accuracies would say nothing."""
+    return spec.but(seed=spec.seed + repeat - 1)
+
+
+def seen_of_others(watch: Watch) -> dict[str, float]:
+    """What others took of the machine during a run, and what they take just after it."""
+    during = watch.taken()
+    return {"others_cores": during.cores, "stolen_cores": during.stolen_cores, "others_after_cores": taken_now().cores}
 
 
 def kept_result(folder: Path, spec: Spec) -> Result | None:
@@ -116,17 +129,12 @@ def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress
 def figures(ranks: list[dict[str, Any]], began: float) -> dict[str, Any]:
     """The figures of a row, from the figures of its ranks. `began`: when the run was called, on the ranks' monotonic clock (s).
 
-    Images/s: ranks that share a shard (pipeline stages) count once, the others add up. Memory: the rank that needed
-    most. Times: the rank that took longest. Accuracy and loss are equal on all ranks already."""
-    shards: dict[tuple, list[float]] = {}
-    for rank in ranks:
-        if rank["shard"] is not None:
-            shards.setdefault(tuple(rank["shard"]), []).append(rank["images_per_s"])
+    Images/s: see `throughput`. Memory: the rank that needed most. Times: the rank that took longest. Accuracy and loss are equal on all ranks already."""
     epochs = [epoch | {"after_s": epoch.pop("ended_at") - began} for epoch in ranks[0]["epochs"]]
     training = [rank for rank in ranks if rank["shard"] is not None]
     return {
         "status": "ok",
-        "images_per_s": sum(sum(rates) / len(rates) for rates in shards.values()),
+        "images_per_s": throughput(ranks),
         "best_acc_pct": max(epoch["test_acc_pct"] for epoch in epochs),
         "max_mem_mib": max(rank["max_mem_mib"] for rank in ranks),
         "startup_s": max(rank["first_step_at"] for rank in training) - began,

@@ -1,4 +1,5 @@
-"""What this machine is: processor, cores, memory, devices, versions. Knows nothing of rows (rows/fit.py does)."""
+"""What this machine is: processor, cores, memory, devices, versions; and what others do with its cores meanwhile: other programs,
+and other guests of the same host (stolen time). Knows nothing of rows (rows/fit.py does)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import functools
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,6 +19,8 @@ import psutil
 
 VERSION = "0.1.0"  # of labkit; pyproject.toml reads it from here, so that a checkout that was never installed has a version
 CGROUP = Path("/sys/fs/cgroup")
+LOOK_S = 0.1  # the system counts used time in hundredths of a second
+BUSY = 0.10  # of all cores: what others may take before a run counts as one on a busy machine
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,66 @@ def versions() -> dict[str, str]:
     """The versions of Python, labkit, and the libraries that decide what a run computes."""
     found = {name: version(name) for name in ("torch", "torchvision", "numpy")}
     return {"python": platform.python_version(), **found, "labkit": VERSION}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Cores that others took, on average over a while. `stolen_cores` of them by other guests of the host."""
+
+    cores: float
+    stolen_cores: float
+
+
+class Watch:
+    """Counts what others take from now on. Our own programs are process `root` (0: this one) and all that it started, directly or
+    not."""
+
+    def __init__(self, root: int = 0) -> None:
+        self.root = root or os.getpid()
+        self.began, self.busy_s, self.stolen_s, self.own_s = time.monotonic(), *counters(), cpu_s_of(self.root)
+
+    def taken(self) -> Taken:
+        """What others took since the watch began."""
+        wall_s = max(time.monotonic() - self.began, 1e-3)
+        busy_s, stolen_s = counters()
+        stolen = max(0.0, stolen_s - self.stolen_s) / wall_s
+        others = max(0.0, busy_s - self.busy_s - (cpu_s_of(self.root) - self.own_s)) / wall_s
+        return Taken(others + stolen, stolen)
+
+
+def taken_now() -> Taken:
+    """What others take in the next tenth of a second."""
+    watch = Watch()
+    time.sleep(LOOK_S)
+    return watch.taken()
+
+
+def counters() -> tuple[float, float]:
+    """Seconds since the system started, of all cores together: (used by any program, stolen by other guests)."""
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    stolen = getattr(times, "steal", 0.0)
+    twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # Linux counts them as user and nice, too
+    return sum(times) - idle - stolen - twice, stolen
+
+
+def cpu_s_of(root: int) -> float:
+    """Seconds that a process, and all processes that it started, have computed, ended ones included."""
+    seconds = 0.0
+    try:
+        here = psutil.Process(root)
+        family = [here, *here.children(recursive=True)]
+    except psutil.Error:
+        return seconds
+    for process in family:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:  # it has just ended, and its parent will tell what it used
+            continue
+        seconds += times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return seconds
+
+
+def busy(taken_cores: float, needed_cores: float, cores: int) -> bool:
+    """Did others take so much that a run which needs `needed_cores` of a machine's `cores` had to share them?"""
+    return taken_cores > max(0.0, cores - needed_cores) + BUSY * cores
