@@ -5,6 +5,7 @@ from typing import Any
 from labkit.notebook.cells import Grid, Picture, Text
 from labkit.notebook.ran import Ran
 from labkit.probes.doctor import examine
+from labkit.probes.trace import Trace
 from labkit.probes.wire import wire
 from labkit.processes.launch import in_a_rank
 from labkit.results.metrics import METRIC
@@ -111,21 +112,29 @@ def timeline(trace: Any, step: int = 0) -> Picture | Text:
     `trace` None: the row cannot run here; a sentence says so."""
     from labkit.plots.traces import timeline_figure  # late: keeps matplotlib out of a process that does not need it
 
-    return Picture(timeline_figure(trace, step), f"Timeline of one step of {trace.spec.name}") if trace else NOT_HERE
+    if trace is None:
+        return NOT_HERE
+    trace = getattr(trace, "trace", trace)
+    return Picture(timeline_figure(trace, step), f"Timeline of one step of {trace.spec.name}")
 
 
 def split(traces: dict[str, Any]) -> Picture | Text:
     """How the time of a step divides into parts, for several traces. Rows that cannot run here (None) are left out."""
     from labkit.plots.traces import split_figure  # late: keeps matplotlib out of a process that does not need it
 
-    return picture_or_note(split_figure, {name: trace for name, trace in traces.items() if trace}, "Parts of the time of a step")
+    return picture_or_note(split_figure, only_traces(traces), "Parts of the time of a step")
 
 
 def holds(traces: dict[str, Any]) -> Picture | Text:
     """The tensors that each rank holds in memory: parameters, gradients, optimizer state, activations, in MiB."""
     from labkit.plots.traces import holds_figure  # late: keeps matplotlib out of a process that does not need it
 
-    return picture_or_note(holds_figure, {name: trace for name, trace in traces.items() if trace}, "What each rank holds")
+    return picture_or_note(holds_figure, only_traces(traces), "What each rank holds")
+
+
+def only_traces(traces: dict[str, Any]) -> dict[str, Trace]:
+    """The traces that there are; of a row that was traced in rounds, the first."""
+    return {name: getattr(one, "trace", one) for name, one in traces.items() if one}
 
 
 def messages(ranks: int = 2, **more: Any) -> Picture:

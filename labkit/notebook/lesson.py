@@ -6,12 +6,14 @@ All arguments are checked when a Lesson is made, before any process starts. Trai
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from labkit.notebook.cells import Grid, Html, Picture, Text, interactive
 from labkit.notebook.live import Live
 from labkit.notebook.ran import Ran, kept
 from labkit.notebook.widgets import prediction_card
+from labkit.probes.steps import Traced, traces
 from labkit.probes.trace import trace
 from labkit.results.metrics import METRIC, QUESTIONS, ROW_QUESTIONS
 from labkit.rows import params
@@ -136,6 +138,18 @@ class Lesson:
         if not runnable:
             return None
         return trace(runnable[0].name, self.profile, overrides=changed, steps=steps, exchange=exchange, fresh=self.fresh is True)
+
+    def traces(self, asked: Mapping[str, Any], rounds: int = 3, steps: int = 3) -> dict[str, Traced]:
+        """Traces of several rows at the profile of this lesson, in turn, `rounds` times, so that their step times may be compared (see
+        `labkit.probes.steps`). `asked`: {label: row}, or {label: (row, False)} for a row without exchange between ranks. Rows that
+        cannot run here are left out. At a profile that measures in one round (tiny), one round is traced."""
+        wanted = {}
+        for label, one in asked.items():
+            row, exchange = one if isinstance(one, tuple) else (one, True)
+            if runnable := plan([row], self.profile, self.overrides).runnable:
+                about = {"profile": self.profile, "overrides": self.overrides, "steps": steps, "exchange": exchange}
+                wanted[label] = {"row": runnable[0].name, **about}
+        return traces(wanted, min(rounds, self.plan.profile.rounds[0]), fresh=self.fresh is True)
 
     # -- after ------------------------------------------------------------------------------------------------------
     def finished_run(self) -> Ran:

@@ -121,9 +121,10 @@ def trace(
     steps: int = 3,
     exchange: bool = True,
     fresh: bool = False,
+    number: int = 1,
 ) -> Trace:
     """Record `steps` steps of a row, after one warm-up step. The trace is kept, and read again while nothing has changed;
-    fresh=True records a new one.
+    fresh=True records a new one. `number`: of several traces of the same row, each kept for itself (probes/steps.py).
 
     exchange=False: the same ranks train the same shards, and do not communicate (each trains as `single`). Their weights
     become different, so it is no training; its time is what the computation alone takes. Raises SpecError for a row that
@@ -141,7 +142,8 @@ def trace(
         raise SpecError(
             f"{row}: torch's DataParallel makes new replicas in every step, and this probe cannot record them; use device=cpu"
         )
-    folder = planned.folder / spec.name / "trace" / (f"{steps}" if exchange else f"{steps}-silent")
+    kind = (f"{steps}" if exchange else f"{steps}-silent") + (f"-{number}" if number > 1 else "")
+    folder = planned.folder / spec.name / "trace" / kind
     about = conditions(spec) | {
         "probe": hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in PROBE)).hexdigest()[:16]
     }
