@@ -1,0 +1,50 @@
+"""The time of a step of several rows, measured in turns, so that it may be compared: traces in rounds.
+
+    round 1    trace A | trace B | trace A without messages
+    round 2    ...
+
+As images/s (runs/rounds.py), step times are compared within a round, and by their spread over the rounds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from labkit.probes.trace import Trace, trace
+from labkit.runs.spread import LEAST, Measured, in_rounds, measured
+from labkit.system.machine import Watch, busy, this_machine
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A row that was traced in rounds. `trace`: that of the first round. `parts`: part of the step (step_s, data_s, forward_s, ...) ->
+    seconds on the rank with the longest step, with its spread over the rounds."""
+
+    trace: Trace
+    parts: dict[str, Measured]
+
+    def part(self, key: str = "step_s") -> Measured:
+        """Seconds of a part of the step. Raises KeyError for a part that `Trace.split` does not have."""
+        return self.parts[key]
+
+
+def traces(asked: Mapping[str, Mapping[str, Any]], rounds: int = LEAST, fresh: bool = False) -> dict[str, Traced]:
+    """Trace what is asked for, by label, in turn: `rounds` rounds. Each value holds the arguments of `trace`; the traces are kept.
+
+    Raises SpecError and RunFailed as `trace` does."""
+    found: list[dict[str, Trace]] = []
+    taken = []
+    for number in range(1, rounds + 1):
+        watch = Watch()
+        found.append({label: trace(**arguments, number=number, fresh=fresh) for label, arguments in asked.items()})
+        needed = max((one.spec.processes * max(1, one.spec.threads_per_rank) for one in found[-1].values()), default=1)
+        taken.append(busy(watch.taken().cores, needed, this_machine().cores))
+    was_busy = sum(taken) > rounds / 3
+    slowest = [{label: max(one.split(), key=lambda rank: rank["step_s"]) for label, one in turn.items()} for turn in found]
+    steps = in_rounds([{label: line["step_s"] for label, line in turn.items()} for turn in slowest], was_busy) if asked else {}
+    told = {}
+    for label in asked:
+        lines = [turn[label] for turn in slowest]
+        parts = {key: measured([line[key] for line in lines], was_busy) for key in lines[0] if key.endswith("_s")}
+        told[label] = Traced(found[0][label], parts | {"step_s": replace(steps[label], busy=was_busy)})
+    return told
