@@ -50,6 +50,9 @@ class Strategy(Protocol):
     shard: tuple[int, int] | None
     """(i, n): this rank trains part i of n of each step's images. Ranks may share a part. None: no images (a server)."""
 
+    needs_images: bool
+    """Optional, and True if it is missing: does this rank's `step` use x? If not, no image is decoded for it, and x is None."""
+
     precision: Precision
     """Autocast and loss scaling. The strategy uses it in every step, and tests watch its `backward`."""
 

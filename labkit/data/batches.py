@@ -58,10 +58,11 @@ class Draws:
 
 
 class Data:
-    """The images of a Spec for one process. `folder`: what `datasets.prepare` returned. Raises DatasetError if it is damaged."""
+    """The images of a Spec for one process. `folder`: what `datasets.prepare` returned. `images` False: the process trains on labels
+    alone (a pipeline's later stages), and decodes no training image. Raises DatasetError if the folder is damaged."""
 
-    def __init__(self, spec: Spec, folder: Path, device: torch.device):
-        self.spec, self.device, self.info = spec, device, DATASETS[spec.dataset]
+    def __init__(self, spec: Spec, folder: Path, device: torch.device, images: bool = True):
+        self.images, self.spec, self.device, self.info = images, spec, device, DATASETS[spec.dataset]
         arrays = open_arrays(folder)
         self.train_labels = torch.from_numpy(np.array(arrays["train_labels"][: spec.train_images])).to(device)
         self.test_labels = torch.from_numpy(np.array(arrays["test_labels"][: spec.test_images])).to(device)
@@ -72,10 +73,10 @@ class Data:
         self.mean = torch.tensor(self.info.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(self.info.std, device=device).view(1, -1, 1, 1)
         self.steps_per_epoch = spec.steps_per_epoch
-        if spec.cache != "false":
+        if spec.cache != "false" and images:
             self.home = device if spec.cache_on == "device" else torch.device("cpu")
             self.cached = self.padded(self.decode(self.raw)).to(self.home)
-        if spec.cache == "frozen":
+        if spec.cache == "frozen" and images:
             everything, draws = torch.arange(len(self.raw), device=self.home), Draws(spec, len(self.raw), 0)
             self.cached = torch.cat([self.cropped(part, draws) for part in everything.split(4096)])
 
@@ -115,11 +116,14 @@ class Data:
         used = draws.order[: steps * self.spec.images_per_step]
         return used.reshape(steps, parts, -1)[:, part]
 
-    def train_batches(self, epoch: int, shard: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
-        """Yields, for every step of epoch 0, 1, ..., images (b, c, h, w) float32 and labels (b,) int64 on the device, and the
-        image indices (b,). `shard` = (i, n): the part of each step that this rank trains."""
+    def train_batches(self, epoch: int, shard: tuple[int, int]) -> Iterator[tuple[Tensor | None, Tensor, np.ndarray]]:
+        """Yields, for every step of epoch 0, 1, ..., images (b, c, h, w) float32 (None: see `images` above) and labels (b,) int64 on
+        the device, and the image indices (b,). `shard` = (i, n): the part of each step that this rank trains."""
         draws = Draws(self.spec, len(self.raw), epoch)
         index = self.index(draws, shard)
+        if not self.images:
+            yield from ((None, self.train_labels[torch.from_numpy(row).to(self.device)], row) for row in index)
+            return
         if self.spec.cache == "false":
             yield from self.loaded(index, draws)
             return

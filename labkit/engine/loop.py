@@ -25,6 +25,7 @@ from labkit.data.batches import Data, Draws
 from labkit.engine.evaluation import Evaluation
 from labkit.engine.measure import Clock, Memory, Progress
 from labkit.engine.models import build_model
+from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 from labkit.strategies import strategy_class
 from labkit.strategy import Place, Strategy
@@ -80,21 +81,21 @@ def build(
 
     `wrap(model, spec, place)` makes the strategy; None: the strategy that the Spec names. (A probe gives another one.)"""
     wrap = wrap or strategy_class(spec.strategy)
-    data = Data(spec, data_folder, device)
-    place = Place(rank, spec.processes, device, data.steps_per_epoch, spec.epochs)
+    place = Place(rank, spec.processes, device, spec.steps_per_epoch, spec.epochs)
     # Every rank starts from other random weights. A strategy must make them equal; if it forgets, the ranks end with other
     # weights, and check_weights finds it. (With one seed for all ranks the mistake would stay hidden.)
     torch.manual_seed(spec.seed + rank)
-    strategy = wrap(model_of(spec, data).to(device), spec, place)
+    strategy = wrap(model_of(spec).to(device), spec, place)
+    data = Data(spec, data_folder, device, getattr(strategy, "needs_images", True))
     with torch.device("meta"):  # evaluation never asks other ranks for their statistics
-        skeleton = model_of(spec.but(norm="batch") if spec.norm == "sync" else spec, data).eval()
+        skeleton = model_of(spec.but(norm="batch") if spec.norm == "sync" else spec).eval()
     return strategy, data, place, skeleton
 
 
-def model_of(spec: Spec, data: Data) -> nn.Sequential:
-    """The network of a Spec for these images, with random weights, in the Spec's memory format."""
-    layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-    model = build_model(spec.model, spec.width, data.info.channels, data.info.classes, spec.norm)
+def model_of(spec: Spec) -> nn.Sequential:
+    """The network of a Spec for its images, with random weights, in the Spec's memory format."""
+    layout, info = (torch.channels_last if spec.channels_last else torch.contiguous_format), DATASETS[spec.dataset]
+    model = build_model(spec.model, spec.width, info.channels, info.classes, spec.norm)
     return model.to(memory_format=layout)
 
 

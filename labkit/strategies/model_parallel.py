@@ -37,8 +37,9 @@ class ModelParallel:
     """A strategy. `labkit.strategy.Strategy` says what `shard`, `step` and `state` mean."""
 
     def __init__(self, model: nn.Sequential, spec: Spec, place: Place):
-        self.shard = (0, 1)  # every rank is given the whole batch: the first uses its images, the last its labels
+        self.shard = (0, 1)  # every rank is given the whole batch: the first its images, the last its labels
         self.place, self.first, self.last = place, place.rank == 0, place.rank == place.processes - 1
+        self.needs_images = self.first
         broadcast_from_rank0([*model.parameters(), *model.buffers()])
         self.stage, self.owners = cut(model, place)
         self.micro_batches = spec.micro_batches
@@ -56,8 +57,8 @@ class ModelParallel:
             self.pipeline = SCHEDULES[spec.schedule](stage, spec.micro_batches, loss_fn=self.scaled_loss)
         self.train = self.pipelined if spec.micro_batches > 1 else self.by_hand
 
-    def step(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """One update from the whole batch: images x (b, c, h, w), labels y (b,). Returns the mean loss on the last rank, which
+    def step(self, x: Tensor | None, y: Tensor) -> Tensor | None:
+        """One update from the whole batch: images x (b, c, h, w), which the first rank alone is given, and labels y (b,). Returns the mean loss on the last rank, which
         alone computes it, and None on the others."""
         self.losses = []  # one of each micro-batch, on the last rank
         self.optimizer.zero_grad()
@@ -78,13 +79,13 @@ class ModelParallel:
         self.losses.append(loss.detach())
         return self.precision.scaler.scale(loss)
 
-    def by_hand(self, x: Tensor, y: Tensor) -> None:
+    def by_hand(self, x: Tensor | None, y: Tensor) -> None:
         """Forward and backward of the whole batch, as one micro-batch. Adds to the gradients of this rank's layers."""
         # Two stages, time from left to right; a: activations, g: the gradients of the same activations.
         #
         #   rank 0   forward --a-->   (waits)                  --g--> backward    update
         #   rank 1   (waits)          forward, loss, backward         (waits)     update
-        came_in = x if self.first else self.receive_activations()
+        came_in = self.receive_activations() if x is None else x
         out = self.run_stage(came_in)
         if self.last:
             self.scaled_loss(out, y).backward()
@@ -95,7 +96,7 @@ class ModelParallel:
             assert came_in.grad is not None  # backward has just filled it
             send(torch.empty_like(came_in).copy_(came_in.grad), self.place.rank - 1)
 
-    def pipelined(self, x: Tensor, y: Tensor) -> None:
+    def pipelined(self, x: Tensor | None, y: Tensor) -> None:
         """Forward and backward of all micro-batches, in the order of the schedule (drawn at SCHEDULES)."""
         if self.first:
             self.pipeline.step(x, target=y)
