@@ -85,7 +85,8 @@ class ModelParallel:
         #
         #   rank 0   forward --a-->   (waits)                  --g--> backward    update
         #   rank 1   (waits)          forward, loss, backward         (waits)     update
-        came_in = self.receive_activations() if x is None else x
+        came_in = x if self.first else self.receive_activations()
+        assert came_in is not None
         out = self.run_stage(came_in)
         if self.last:
             self.scaled_loss(out, y).backward()

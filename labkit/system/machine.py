@@ -20,7 +20,7 @@ import psutil
 VERSION = "0.1.0"  # of labkit; pyproject.toml reads it from here, so that a checkout that was never installed has a version
 CGROUP = Path("/sys/fs/cgroup")
 LOOK_S = 0.1  # the system counts used time in hundredths of a second
-BUSY = 0.10  # of all cores: what others may take before a run counts as one on a busy machine
+BUSY = 0.10  # of the cores that a run needs: what others may take of them before a run counts as one on a busy machine
 
 
 @dataclass(frozen=True)
@@ -170,4 +170,4 @@ def cpu_s_of(root: int) -> float:
 
 def busy(taken_cores: float, needed_cores: float, cores: int) -> bool:
     """Did others take so much that a run which needs `needed_cores` of a machine's `cores` had to share them?"""
-    return taken_cores > max(0.0, cores - needed_cores) + BUSY * cores
+    return taken_cores > max(0.0, cores - needed_cores) + BUSY * min(needed_cores, cores)

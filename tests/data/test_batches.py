@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labkit.data import batches
 from labkit.data.batches import Data
 from labkit.data.datasets import open_arrays, prepare
 from labkit.rows.catalog import DATASETS
@@ -139,14 +140,12 @@ def test_uneven_end_is_left_out_alike_and_differs_by_epoch(make):
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 5])
 def test_parts_of_the_test_images_see_each_once(make, parts):
-    """Evaluation leaves nothing out, though 21 images cannot be divided, and its last batch is smaller."""
+    """Evaluation leaves nothing out, though 21 images cannot be divided."""
     data = make()
 
     def seen(parts):
-        batches = [found for part in range(parts) for found in data.test_batches(part, parts, batch=4)]
-        return Counter(
-            (x.numpy().tobytes(), int(label)) for images, labels in batches for x, label in zip(images, labels, strict=True)
-        )
+        found = [data.test_part(part, parts) for part in range(parts)]
+        return Counter((x.numpy().tobytes(), int(label)) for images, labels in found for x, label in zip(images, labels, strict=True))
 
     assert seen(parts) == seen(1), f"{parts} parts must see the test images that one sees, each as often"
     assert seen(parts).total() == 21, f"{parts} parts must see 21 images, not {seen(parts).total()}"
@@ -167,3 +166,14 @@ def test_seed_and_epoch_draw_the_order(make):
     orders = [epoch_of(make(seed=seed, cache="true"), epoch)[2].tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))]
     assert orders[0] == orders[3], "the same seed and epoch must give the same order"
     assert orders[0] != orders[1] and orders[0] != orders[2], "another epoch or seed must give another order"
+
+
+@pytest.mark.parametrize("cache", ["false", "true", "frozen"])
+def test_a_rank_that_needs_no_images_decodes_none(make, monkeypatch, cache):
+    """A pipeline's later stages: the same labels and indices as a rank with images, and not one picture decoded."""
+    spec = Spec(dataset="digits", cache=cache, batch_per_rank=16, train_samples=64)
+    with_images = list(Data(spec, make.folders["digits"], CPU).train_batches(0, (0, 1)))
+    monkeypatch.setattr(batches, "to_pil", None)
+    without = list(Data(spec, make.folders["digits"], CPU, images=False).train_batches(0, (0, 1)))
+    for (_, labels, index), (x, same_labels, same_index) in zip(with_images, without, strict=True):
+        assert x is None and same_labels.equal(labels) and (same_index == index).all()

@@ -76,7 +76,8 @@ def test_each_colour_has_a_mean_and_a_deviation_of_its_own(folder, monkeypatch, 
     fields = {"dataset": "synthetic", "image_size": 32, "augment": False, "train_samples": 40, "test_samples": 20}
     data, arrays = Data(Spec(**fields, cache=cache, batch_per_rank=20), folder, CPU), open_arrays(folder)
     trained, labels, index = next(data.train_batches(0, (0, 1)))
-    tested, answers = next(data.test_batches(0, 1))
+    raw_tested, answers = data.test_part(0, 1)
+    tested = data.normalised(raw_tested)
     assert labels.tolist() == arrays["train_labels"][index].tolist() and answers.tolist() == arrays["test_labels"][:20].tolist()
     for images, raw in ((trained, arrays["train_images"][index]), (tested, arrays["test_images"][:20])):
         for colour in range(3):

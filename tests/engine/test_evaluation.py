@@ -15,6 +15,8 @@ from torch.nn.functional import cross_entropy, interpolate
 from labkit.data.batches import Data
 from labkit.data.datasets import open_arrays, prepare
 from labkit.engine import loop
+from labkit.engine.evaluation import Evaluation, sample_of
+from labkit.engine.measure import Clock
 from labkit.rows.catalog import DATASETS
 from labkit.rows.spec import Spec
 from labkit.strategy import learning_rate_factor
@@ -23,7 +25,7 @@ from tests.helpers.workers import CPU, in_workers
 INFO = DATASETS["digits"]
 SHIFT, VARIANCE, EPS = 0.7, 6.0, 1e-5  # of the BatchNorm; a batch of images has a mean of about 0 and a variance of about 1
 SMALL = {"dataset": "digits", "image_size": 8, "train_samples": 64, "epochs": 2}
-STILL = {"lr": 1e-30, "weight_decay": 0.0, "warmup_fraction": 0.0}
+STILL = {"lr": 1e-30, "weight_decay": 0.0, "warmup_fraction": 0.0, "bn_statistics": "running"}  # the statistics of our choice
 ALONE = {
     "single": {"batch_per_rank": 32},
     "data_parallel": {"strategy": "data_parallel", "world_size": 2, "batch_per_rank": 16},
@@ -218,8 +220,65 @@ def test_images_of_another_size_are_interpolated(folder):
     data = Data(Spec(dataset="digits", image_size=16, augment=False, cache="true", batch_per_rank=32), folder, CPU)
     arrays = open_arrays(folder)
     trained, _, index = next(data.train_batches(0, (0, 1)))
-    tested, _ = next(data.test_batches(0, 1))
-    for images, raw in ((trained, arrays["train_images"][index]), (tested, arrays["test_images"][:256])):
+    tested = data.normalised(data.test_part(0, 1)[0])
+    for images, raw in ((trained, arrays["train_images"][index]), (tested, arrays["test_images"])):
         enlarged = interpolate(torch.from_numpy(np.array(raw)).permute(0, 3, 1, 2).float(), size=(16, 16), mode="bilinear")
         levels = (images * INFO.std[0] + INFO.mean[0]) * 255
         assert (levels - enlarged).abs().max() < 1.01
+
+
+# -- statistics taken anew -------------------------------------------------------------------------------------------------
+FAST = {"dataset": "digits", "image_size": 8, "width": 8, "batch_per_rank": 128, "epochs": 5, "lr": 0.1, "seed": 3, "cache": "true"}
+
+
+def evaluated(folder, **fields):
+    """A short training with few steps in an epoch, and after each epoch the accuracy by statistics of three kinds."""
+    spec, progress, told = Spec(**FAST | fields), Silent(), []
+    strategy, data, place, skeleton = loop.build(spec, 0, CPU, folder)
+    clock = Clock(spec, CPU, place.total_steps)
+    fresh, whole, running = Evaluation(skeleton, data, spec, place), *(
+        Evaluation(loop.build(spec, 0, CPU, folder)[3], data, spec.but(bn_statistics=kind), place) for kind in ("fresh", "running")
+    )
+    whole.sample = data.decode(data.raw)
+    for epoch in range(spec.epochs):
+        loop.train_epoch(strategy, data, epoch, clock, progress)
+        told.append([one.accuracy_pct(strategy.state()) for one in (fresh, whole, running)])
+    return np.array(told).T
+
+
+def test_fresh_statistics_show_what_was_learned_and_running_ones_do_not(folder):
+    """Against statistics over all training images. (One point is 3.6 of the 360 test images.)"""
+    fresh, whole, running = evaluated(folder)
+    assert abs(fresh - whole).mean() < 1.5 and abs(fresh - whole).max() < 5, f"{fresh} should be {whole}"
+    assert (whole - running).max() > 15, f"running statistics lag: {running} beside {whole}"
+
+
+def test_the_sample_has_every_class_in_its_share_and_every_process_a_part():
+    labels = np.repeat(np.arange(4), [100, 300, 500, 3100])
+    sample = sample_of(labels, seed=0)
+    assert len(sample) == len(set(sample.tolist())) == 256
+    assert np.bincount(labels[sample]).tolist() == pytest.approx([6.4, 19.2, 32, 198.4], abs=1)
+    assert len(sample_of(np.zeros(50_000, int), 0)) == 3125 and len(sample_of(np.zeros(64, int), 0)) == 64
+    assert sample.tolist() != sample_of(labels, seed=1).tolist() and sample.tolist() == sample_of(labels, seed=0).tolist()
+
+
+def statistics(*, rank, progress, data, fields):
+    """Inside a worker: the fresh statistics of weights that are the same on every rank, and the accuracy by them."""
+    spec = Spec(**fields)
+    _, images, place, skeleton = loop.build(spec, rank, CPU, data)
+    torch.manual_seed(0)
+    model = loop.model_of(spec)
+    evaluation = Evaluation(skeleton, images, spec, place)
+    found = evaluation.statistics(model.state_dict())
+    return {name: buffer.double().tolist() for name, buffer in found.items()} | {"accuracy": evaluation.accuracy_pct(model.state_dict())}
+
+
+def test_ranks_average_the_statistics_of_their_parts(folder, tmp_path):
+    """In the first layer, whose inputs are the same however the sample is split, they are those of one process."""
+    fields = {"dataset": "digits", "image_size": 8, "width": 8, "strategy": "ddp", "world_size": 2, "batch_per_rank": 64}
+    (one,) = [statistics(rank=0, progress=Silent(), data=folder, fields=fields | {"strategy": "single", "world_size": 1})]
+    two = in_workers("statistics", 2, tmp_path, "tests.engine.test_evaluation", data=folder, fields=fields)
+    assert two[0] == two[1], "every rank evaluates with the same statistics"
+    assert two[0]["0.1.running_mean"] == pytest.approx(one["0.1.running_mean"], abs=1e-5)
+    assert two[0]["0.1.running_var"] == pytest.approx(one["0.1.running_var"], rel=0.02)
+    assert two[0]["accuracy"] == pytest.approx(one["accuracy"], abs=3)

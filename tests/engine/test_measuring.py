@@ -88,7 +88,7 @@ def timed(data, monkeypatch):
         for module in (loop, measure):
             monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(measure, "synchronise", lambda _device: setattr(clock, "now", clock.now + DEVICE_S))
-        monkeypatch.setattr(loop, "evaluate", slow_evaluation)
+        monkeypatch.setattr(loop.Evaluation, "accuracy_pct", slow_evaluation)
         scale = {"dataset": "digits", "image_size": 8, "train_samples": 5 * IMAGES, "epochs": 2, "cache": "true"}
         return loop.train(Spec(**scale, batch_per_rank=IMAGES, warmup_steps=warmup_steps), 0, CPU, data, Silent())
 
@@ -218,7 +218,7 @@ def test_the_memory_of_an_evaluation_is_forgotten_before_the_next_epoch(data, mo
             said.append("forget")
 
     monkeypatch.setattr(loop, "Memory", Told)
-    monkeypatch.setattr(loop, "evaluate", lambda *_: said.append("evaluate") or 50.0)
+    monkeypatch.setattr(loop.Evaluation, "accuracy_pct", lambda *_: said.append("evaluate") or 50.0)
     monkeypatch.setattr(loop, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     scale = {"dataset": "digits", "image_size": 8, "train_samples": 32, "epochs": 2, "cache": "true", "batch_per_rank": 16}
     loop.train(Spec(**scale), 0, CPU, data, Silent())

@@ -54,6 +54,10 @@ OF_ONE_KIND = {
     "ring": row("collective", form="ring"),
     "sharding full": row("fsdp", sharding="full"),
     "norm group": row("single", 1, norm="group"),
+    "running": row("single", 1, bn_statistics="running"),
+    "ddp, norm sync": row("ddp", norm="sync"),
+    "fsdp, norm sync": row("fsdp", norm="sync"),
+    "collective, norm sync": row("collective", norm="sync"),
 }
 LATE = {"train_samples": 80, "epochs": 1, "_slow_ranks": [1]}  # worker 1 sleeps in its second of ten steps
 LONG = {"train_samples": 192, "epochs": 6, "width": 8, "batch_per_rank": 16, "cache": "true", "augment": False, "lr": 0.05}

@@ -19,7 +19,7 @@ PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4
 def everything():
     """Results that make the report say all it can."""
     put_all(versions={"torch": "2.14.1", "labkit": "<0>"})
-    put(DDP, 1234.5, repeat=2, code="0ther", commit="def456+", load_1min=7.5, later_attempt="failed: a | <b>x</b>")
+    put(DDP, 1234.5, repeat=2, code="0ther", commit="def456+", others_cores=1.5, later_attempt="failed: a | <b>x</b>")
     put(DDP, repeat=3, status="oom", reason="rank 1: a | b <script>alert(1)</script> **x**")
     put(SERVER, 0.0, repeat=2, strategy={"staleness": {"0": 2, "1": 1}}, environment={"TORCH_X": "a|*b*", "OMP_Y": "1"})
     folder = folders.runs_folder() / "quick" / "notebooks"

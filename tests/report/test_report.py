@@ -188,7 +188,7 @@ def test_notes_name_what_should_not_be_mixed(tmp_path):
     put(SINGLE.format(128))
     put(SINGLE.format(256))
     assert "**Note.**" not in written(tmp_path)
-    put(SINGLE.format(512), code="0ther", commit="def456+", load_1min=7.5, machine=GPUS.to_dict())
+    put(SINGLE.format(512), code="0ther", commit="def456+", others_cores=1.5, machine=GPUS.to_dict())
     put(DDP, 0.0, spec=next(row for row in plan.plan(DDP) if row.spec).spec.but(width=16, seed=1).to_dict())
     notes = "\n".join(line for line in written(tmp_path).splitlines() if "**Note.**" in line)
     for what in ("engine versions", "machines", "commits"):
@@ -196,7 +196,7 @@ def test_notes_name_what_should_not_be_mixed(tmp_path):
     assert "2 different seeds" in notes and "| – |" in section(written(tmp_path), "Summary of results")
     assert f"profile has now: `{DDP}`" in notes and f"no steps after the warm-up: `{DDP}`" in notes
     assert "load average" not in notes  # 7.5 is little for 16 cores
-    put(DDP, repeat=2, load_1min=7.5)
+    put(DDP, repeat=2, others_cores=1.5)
     assert "1 of 5 runs began while the machine's load average was above 1.5 per core (up to 7.5 in all)" in written(tmp_path)
     assert "commit" in notes and "+: and changes that were not committed" in written(tmp_path)
 

@@ -114,6 +114,21 @@ def test_norm(seen):
     assert seen("norm group")[0]["weights"] != seen("single")[0]["weights"], "norm=group trained as norm=batch does"
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "collective"])
+def test_norm_sync_trains_as_one_process_and_norm_batch_does_not(seen, strategy):
+    """Statistics over all ranks are those of the whole batch, so the losses are single's up to rounding, in both epochs."""
+    single, sync, batch = ([e["train_loss"] for e in seen(name)[0]["epochs"]] for name in ("single", f"{strategy}, norm sync", strategy))
+    assert sync == pytest.approx(single, rel=2e-3), f"{strategy}: norm=sync trained to {sync}, one process to {single}"
+    assert batch != pytest.approx(single, rel=1e-2), f"{strategy}: norm=batch normalises each rank's images by themselves"
+
+
+def test_statistics_of_evaluation_change_the_accuracy_alone(seen):
+    fresh, running = seen("single")[0], seen("running")[0]
+    assert fresh["weights"] == running["weights"], "how a model is evaluated must not change how it is trained"
+    assert [e["train_loss"] for e in fresh["epochs"]] == [e["train_loss"] for e in running["epochs"]]
+    assert [e["test_acc_pct"] for e in fresh["epochs"]] != [e["test_acc_pct"] for e in running["epochs"]]
+
+
 @pytest.mark.parametrize(
     ("name", "order"),
     {  # F: a forward through the first stage, B: its backward. As many activations are held as F is ahead of B.
