@@ -149,7 +149,7 @@ def spoiled(text: str, how: str) -> str:
         ("old row", "is of another version of labkit, or no such file (KeyError('stands_for'))"),
         ("no results", "line 47: holds int, where key: value pairs were expected; take the committed one back"),
         ("old notebook", "notebooks: was written by another version of labkit (it has 'name'); take the committed one back"),
-        ("old", "line 47: was written by another version of labkit (it has 'load'); take the committed one back"),
+        ("old", "line 47: was written by another version of labkit (it has 'others'); take the committed one back"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_told(checkout: Path, labkit: Callable[..., Said], how: str, told: str) -> None:
