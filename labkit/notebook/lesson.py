@@ -115,7 +115,7 @@ class Lesson:
         try:
             if train:
                 train_rows(planned, self.repeats, self.fresh, live)
-            rounds = measure(plan([*asked, *beside], self.profile, changed), self.fresh, live.turn)
+            rounds = measure(plan([asked, *beside], self.profile, changed), self.fresh, live.turn)
             word = ""
         except KeyboardInterrupt:
             word = "interrupted; finished runs are kept"
