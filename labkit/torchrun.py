@@ -34,6 +34,7 @@ from labkit.rows.params import profile as read_profile
 from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
 from labkit.runs.plan import check_samples, parsed
+from labkit.runs.proved import marks, proof_for
 from labkit.runs.train import figures
 from labkit.system.files import refuse_links
 from labkit.system.lifeline import end_with_parent
@@ -57,6 +58,9 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
         raise SpecError(
             f"{spec.name} is {spec.processes} processes, and torchrun started {processes}: make --nnodes times --nproc-per-node {spec.processes}"
         )
+    proof = proof_for(spec, start=False) if rank == 0 else None
+    if proof is not None and not proof:
+        raise SpecError(str(proof))
     tune_process(spec.threads_per_rank)
     if local_rank == 0:
         prepare(spec.dataset)
@@ -78,6 +82,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
                 raise
             for measured in outcome["ranks"]:
                 measured["first_step_at"] += began  # each rank told it from its own beginning
+            outcome["strategy"] |= marks(spec, proof)
             keep(folder, attempt | outcome, began)
             print(folder / "result.json")
     else:

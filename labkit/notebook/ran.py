@@ -110,6 +110,8 @@ class Ran:
                 note = line["reason"]
             elif line["status"] != "ok":
                 note = f"{line['status']}: {line['reason']}"
+            elif any(one.strategy.get("proved") is False for one in self.results[name]):
+                note = "not proved: its class says exact = False"
             lines.append({**line, "model": spec.model, "batch_size": spec.batch_size, "note": note})
         lines.sort(key=lambda line: -(line["images_per_s"] or 0))
         headings = {"name": "experiment", "model": "model", "batch_size": "batch size"}

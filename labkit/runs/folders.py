@@ -59,7 +59,7 @@ def keep(folder: Path, outcome: dict[str, Any], began: float) -> None:
 
 def conditions(spec: Spec) -> dict[str, Any]:
     """What a kept result and a new run must have in common, so that the result is still valid for the run."""
-    return {"spec": spec.to_dict()} | surroundings()
+    return {"spec": spec.to_dict()} | surroundings() | {"code": code_digest(spec.strategy)}
 
 
 def surroundings() -> dict[str, Any]:
