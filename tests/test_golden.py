@@ -225,7 +225,7 @@ def test_tables_as_text(
     same_as(f"{''.join(words)}.txt", frozen(said.out, nothing_ran))
 
 
-@pytest.mark.parametrize("command", ["", "rows", "run", "table", "report", "check", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["", "rows", "run", "table", "report", "check", "doctor", "prove", "bench"])
 def test_help(command: str, monkeypatch: pytest.MonkeyPatch, labkit: Callable[..., Said]) -> None:
     """The words of the help, without the frames that are drawn around them: those are the terminal's."""
     monkeypatch.setenv("COLUMNS", "250")

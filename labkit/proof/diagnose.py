@@ -53,6 +53,10 @@ def diagnose(told: Told, ranks: int, splits_batch: bool) -> Finding:
                 return Finding("buffers", f"The parameters are single's, but {others[0]} in state() is not.",
                                "Return rank 0's buffers on every rank: labkit.strategy.rank0_buffers.")  # fmt: skip
     losses = [(r, step["loss"]) for r, rank in enumerate(told) for step in first_steps(rank) if step["loss"] is not None]
+    if not losses:
+        return Finding(
+            "loss", "The weights are single's, but step() returns no loss on any rank.", "Return what forward_backward returns."
+        )
     for r, loss in losses:
         if abs(loss - 1) > CLOSE:
             return Finding("loss", f"The weights are single's, but the loss that step() returns on rank {r} is {loss:.2f} times the mean loss of its images.",

@@ -19,6 +19,8 @@ CLASSES = 4
 class Shift(nn.Module):
     """A buffer drawn at random: ranks that do not take rank 0's compute something else."""
 
+    drawn: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("drawn", torch.randn(6, 1, 1))

@@ -9,6 +9,7 @@ before the step and the images of all ranks. One step of two ranks, without mome
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def prove_rank(*, rank: int, progress: Any, spec: dict[str, Any]) -> dict[str, A
     told: dict[str, Any] = {}
     for case, (model, sgd) in CASES.items():
         try:
-            told[case] = one_case(model, Spec(**spec | sgd), rank, lambda step, case=case: progress.at(f"proof, {case}", 0, step))
+            told[case] = one_case(model, Spec(**spec | sgd), rank, partial(progress.at, f"proof, {case}", 0))
         except RuntimeError as error:
             if case != LAST or REFUSAL not in str(error):
                 raise
@@ -90,12 +91,16 @@ def one_case(name: str, spec: Spec, rank: int, at: Callable[[int], None]) -> dic
     part, parts = trainer.shard or (0, 1)
     own = part if parts == spec.world_size > 1 else None
     told: dict[str, Any] = {"shard": trainer.shard and list(trainer.shard), "names": [], "steps": []}
-    before, last, last_mean = first[0], {}, {}
+    if not 0 <= part < parts <= images:
+        return told
+    before: Named = first[0]
+    last: Named = {}
+    last_mean: Named = {}
     for step in range(STEPS):
         at(step)
         x, y = batch(step, reference, images)
-        xs, ys = (None, None) if trainer.shard is None else (x.chunk(parts)[part], y.chunk(parts)[part])
-        loss = trainer.step(xs, ys)
+        xs, ys = x.chunk(parts)[part], y.chunk(parts)[part]
+        loss = trainer.step(None, None) if trainer.shard is None else trainer.step(xs, ys)
         after = {key: tensor.detach().clone() for key, tensor in trainer.state().items()}
         single.step(x, y)
         expected = state_of(reference)
@@ -105,7 +110,7 @@ def one_case(name: str, spec: Spec, rank: int, at: Callable[[int], None]) -> dic
         chunks = list(zip(x.chunk(spec.world_size), y.chunk(spec.world_size), strict=True))
         of_parts = [gradients(probe, before, *chunk)[0] for chunk in chunks]
         with_own = [before | buffers_of(probe, first[number]) for number in range(spec.world_size)] if spec.processes > 1 else []
-        mean = {key: sum(grads[key] for grads in of_parts) / len(of_parts) for key in of_parts[0]}
+        mean = {key: torch.stack([grads[key] for grads in of_parts]).mean(0) for key in of_parts[0]}
         lr = spec.lr * learning_rate_factor(spec, STEPS, step)
         update = {key: (before[key] - after[key]).double() / lr for key in mean}
         weights = {key: before[key].double() for key in mean}
@@ -122,7 +127,7 @@ def one_case(name: str, spec: Spec, rank: int, at: Callable[[int], None]) -> dic
             found.own_buffers = fit(
                 update, [gradients(probe, state, *chunk)[0] for state, chunk in zip(with_own, chunks, strict=True)]
             )[-1]
-        if xs is not None and loss is not None:
+        if trainer.shard is not None and loss is not None:
             found.loss = float(loss) / gradients(probe, before, xs, ys)[1]
         for key, _ in probe.named_parameters():
             one = Parameter(far(after[key], expected[key]), moved=float((after[key] - before[key]).double().norm()) / lr)

@@ -21,6 +21,7 @@ from labkit.processes.digest import code_digest
 from labkit.proof.cases import CASES, IMAGES_PER_RANK, STEPS
 from labkit.proof.diagnose import Finding, diagnose
 from labkit.rows.fields import SpecError, nearest
+from labkit.rows.fit import process_group
 from labkit.rows.kinds import STRATEGIES, kind_of, own_folder, own_strategies, strategies
 from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, runs_folder
@@ -30,6 +31,7 @@ from labkit.system.machine import versions
 PACKAGE = Path(__file__).parents[1]
 COLOURS = {True: ("#e6f4ea", "#1e7d32"), False: ("#fdecea", "#b3261e")}  # background, border
 DEADLINE_S = 300.0
+ALSO = ("channels_last", "optimizer_impl", "seed", "timeout_s")  # fields of any strategy that a proof leaves to the caller
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,6 +92,9 @@ def spec_of(strategy: str, ranks: int, settings: dict[str, Any]) -> Spec:
         raise SpecError(f"ranks={ranks!r}: must be a whole number from 1 to 8")
     if strategy == "single":
         raise SpecError("single: is what the others are held against; `make test` compares it with the formula of SGD")
+    for key in settings:
+        if key not in (known := (*kind_of(strategy).settings, *ALSO)):
+            raise SpecError(f"{key}: no setting of a proof of {strategy}{nearest(key, known)}")
     batch = IMAGES_PER_RANK * (ranks if kind_of(strategy).whole_batch else 1)
     spec = Spec(strategy=strategy, world_size=ranks, batch_per_rank=batch, device="cpu", **settings)
     exact = spec.consistency == "sync" or (spec.consistency == "ssp" and spec.staleness_bound == 0)
@@ -106,8 +111,15 @@ def held(spec: Spec) -> Proof:
     folder = folder_of(spec)
     with claimed(folder):
         about = conditions_of(spec)
-        job = Job("labkit.proof.rank:prove_rank", spec.processes, folder, {"spec": spec.to_dict()}, "gloo" if spec.processes > 1 else "",
-                  timeout_s=spec.timeout_s, deadline_s=DEADLINE_S)  # fmt: skip
+        job = Job(
+            "labkit.proof.rank:prove_rank",
+            spec.processes,
+            folder,
+            {"spec": spec.to_dict()},
+            process_group(spec),
+            timeout_s=spec.timeout_s,
+            deadline_s=DEADLINE_S,
+        )
         try:
             began = time.monotonic()
             told = launch.launch(job)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 import labkit as lab
 from labkit.rows.fields import SpecError
-from labkit.rows.kinds import KINDS, STRATEGIES
+from labkit.rows.kinds import KINDS, STRATEGIES, strategies
+from labkit.rows.params import ROOT
+from labkit.runs.folders import conditions
+from labkit.runs.plan import plan
+from labkit.runs.train import get_ready, train_rows
 from tests.helpers.own_strategies import FAULTS, SOUND, with_fault
 
+ROW = "mine_gloo_resnet18_bs32x2_cacheTrue_ampFalse"
+SMALL = {"device": "cpu", "epochs": 1, "width": 8, "train_samples": 512, "test_samples": 50, "warmup_steps": 0}
 EXACT = [name for name in STRATEGIES if KINDS[name].exact and name != "single"]
 SETTINGS = [(name, {}) for name in EXACT] + [
     ("ddp", {"static_graph": True}),
@@ -102,6 +110,101 @@ def test_what_cannot_be_held_against_single_is_refused_by_name(own):
     ):
         with pytest.raises(SpecError, match=re.escape(said)):
             lab.prove(*words)
+    with pytest.raises(SpecError, match="lr: no setting of a proof of ddp"):
+        lab.prove("ddp", lr=1.0)
     own(SOUND, "ddp")
     with pytest.raises(SpecError, match="the lab has a strategy of this name"):
         lab.prove("ddp")
+
+
+# -- a row of one's own strategy -------------------------------------------------------------------------------------------
+
+
+def trained(row=ROW):
+    planned = get_ready([row], "tiny", overrides=SMALL)
+    (outcome,) = train_rows(planned, 1, False)[row]
+    return outcome
+
+
+def test_a_row_is_proved_before_it_is_trained(own):
+    own(SOUND)
+    result = trained()
+    assert result.status == "ok" and result.strategy == {"proved": True}
+    assert Path(result.run_dir, "mine.py").read_text(encoding="utf-8") == SOUND, "the file that ran is kept with the run"
+
+
+def test_a_row_that_is_not_singles_arithmetic_is_no_result(own):
+    """Its ranks end with the same weights, so nothing else would find it."""
+    own(with_fault("a sum for the mean"))
+    outcome = trained()
+    assert outcome.status == "failed" and "Every gradient is 2.00 times single's" in outcome.reason and "\n" not in outcome.reason
+    own(SOUND)
+    assert trained().status == "ok", "corrected, it trains at once"
+
+
+def test_a_strategy_that_claims_no_equality_is_trained_and_marked(own):
+    own(with_fault("a sum for the mean").replace("class Mine:", "class Mine:\n    exact = False\n"))
+    result = trained()
+    assert result.status == "ok" and result.strategy == {"proved": False}
+    shown = str(lab.kept([ROW], "tiny", SMALL).table())
+    assert "not proved: its class says exact = False" in shown
+
+
+def test_an_edit_of_ones_own_strategy_makes_its_own_results_invalid_and_no_others(own):
+    own(SOUND)
+    own(SOUND, "other")
+    rows = [ROW, ROW.replace("mine", "other"), "ddp_gloo_resnet18_bs32x2_cacheTrue_ampFalse"]
+
+    def codes():
+        return [conditions(row.spec)["code"] for row in plan(rows, "tiny", SMALL)]
+
+    before = codes()
+    own(SOUND + "# edited\n")
+    assert [one == other for one, other in zip(before, codes(), strict=True)] == [False, True, True]
+
+
+def test_a_file_is_a_strategy_from_the_moment_it_is_there(own):
+    with pytest.raises(SpecError, match="not the name of a row"):
+        plan([ROW], "tiny")
+    own(SOUND)
+    assert strategies() == [*STRATEGIES, "mine"]
+    assert (
+        plan([ROW], "tiny").rows[0].name == ROW
+        and "class Mine" in str(lab.code("mine"))
+        and "Mine" in str(lab.diff("ddp", "mine"))
+    )
+
+
+def test_a_report_leaves_rows_of_ones_own_out(own):
+    """Its reader does not have the strategy; a row that lost its file is left out, too."""
+    from labkit.report.source import from_folders
+
+    own(SOUND)
+    assert trained().status == "ok"
+    assert from_folders("tiny", SMALL).outcomes == {}
+    (lab.my_strategies() / "mine.py").unlink()
+    assert from_folders("tiny", SMALL).outcomes == {}
+
+
+def test_the_command_line_proves(own, labkit):
+    own(with_fault("a sum for the mean"))
+    said = labkit("prove", "mine")
+    assert said.code == 1 and "the ranks' gradients were added and not divided by the number of ranks" in said.out
+    own(SOUND)
+    said = labkit("prove", "mine", "--ranks", "3")
+    assert said.code == 0 and said.out.startswith("✓ mine: proved. ") and said.err == ""
+    assert labkit("prove", "nobodys").code == 2
+
+
+def test_the_notebooks_exercise(own):
+    """As it stands, it sums; its solution is proved."""
+    cells = json.loads((ROOT / "notebooks/02_communication_backend.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if "strategy" in cell["metadata"].get("tags", [])]
+    files = dict(
+        re.fullmatch(r"%%writefile \{lab.my_strategies\(\)\}/(\w+)\.py\n(.*)", text, re.S).groups()
+        for text in sources
+        if text.startswith("%%")
+    )
+    assert list(files) == ["my_ddp", "solution_ddp"]
+    blank, solved = (lab.prove(own(source, name)) for name, source in files.items())
+    assert blank.fault == "sum" and solved
