@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 import labkit as lab
+from labkit.batch.notebooks import discover, inputs_of
 from labkit.rows.fields import SpecError
 from labkit.rows.kinds import KINDS, STRATEGIES, strategies
 from labkit.rows.params import ROOT
 from labkit.runs.folders import conditions
 from labkit.runs.plan import plan
+from labkit.runs.proved import proof_for
 from labkit.runs.train import get_ready, train_rows
 from tests.helpers.own_strategies import FAULTS, SOUND, with_fault
 
@@ -208,3 +210,27 @@ def test_the_notebooks_exercise(own):
     assert list(files) == ["my_ddp", "solution_ddp"]
     blank, solved = (lab.prove(own(source, name)) for name, source in files.items())
     assert blank.fault == "sum" and solved
+
+
+def test_torchrun_asks_for_a_proof_that_is_kept(own):
+    """Its ranks are there already, so it starts none."""
+    own(SOUND)
+    row = plan([ROW], "tiny", SMALL).rows[0].spec
+    with pytest.raises(SpecError, match="mine: is not proved; call `labkit prove mine --ranks 2`"):
+        proof_for(row, start=False)
+    assert lab.prove("mine") and proof_for(row, start=False)
+    own(SOUND + "# edited\n")
+    with pytest.raises(SpecError, match="is not proved"):
+        proof_for(row, start=False)
+
+
+def test_an_executed_notebook_depends_on_the_strategies_of_its_rows(own, tmp_path):
+    notebook = discover([2])[0]
+    own(SOUND)
+
+    def digests():
+        return [inputs_of(notebook, {}, tmp_path, rows) for rows in ([ROW], ["ddp_gloo_resnet18_bs32x2_cacheTrue_ampFalse"])]
+
+    before = digests()
+    own(SOUND + "# edited\n")
+    assert [one == other for one, other in zip(before, digests(), strict=True)] == [False, True]
