@@ -28,13 +28,13 @@ from labkit.engine import loop
 from labkit.engine.measure import Progress
 from labkit.engine.worker import device_of, tune_process
 from labkit.processes.begin import describe
+from labkit.proof.prove import marks, proof_for
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import Needs, fit, process_group
 from labkit.rows.params import profile as read_profile
 from labkit.rows.spec import Spec
-from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
+from labkit.runs.folders import claimed, keep, label_of, opening, proofs_folder, runs_folder
 from labkit.runs.plan import check_samples, parsed
-from labkit.runs.proved import marks, proof_for
 from labkit.runs.train import figures
 from labkit.system.files import refuse_links
 from labkit.system.lifeline import end_with_parent
@@ -58,7 +58,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
         raise SpecError(
             f"{spec.name} is {spec.processes} processes, and torchrun started {processes}: make --nnodes times --nproc-per-node {spec.processes}"
         )
-    proof = proof_for(spec, start=False) if rank == 0 else None
+    proof = proof_for(spec, proofs_folder(), start=False) if rank == 0 else None
     if proof is not None and not proof:
         raise SpecError(str(proof))
     tune_process(spec.threads_per_rank)

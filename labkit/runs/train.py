@@ -17,13 +17,13 @@ from labkit.data.datasets import prepare
 from labkit.engine.job import Job
 from labkit.processes import fork_server, launch
 from labkit.processes.diagnose import RunFailed
+from labkit.proof.prove import Proof, held, marks, proof_for, spec_of
 from labkit.rows.fit import process_group
 from labkit.rows.kinds import own_strategies
 from labkit.rows.spec import Spec
 from labkit.runs.asked import check_times
-from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, opening, runs_folder
+from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, opening, proofs_folder, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
-from labkit.runs.proved import marks, proof_for
 from labkit.runs.result import NoResult, Outcomes, Result
 from labkit.system.files import Unreadable, read_kept, write_json, write_whole
 
@@ -75,7 +75,7 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
         clear_abandoned()
         data_folder = prepare(spec.dataset)
         fork_server.warm(wait=True)  # else the first row of a session would also measure the start of the fork server
-        own, proof = own_strategies().get(spec.strategy), proof_for(spec)
+        own, proof = own_strategies().get(spec.strategy), proof_for(spec, proofs_folder())
         began = time.monotonic()
         attempt = opening(spec, label, repeat, folder, time.time())
         try:
@@ -124,6 +124,14 @@ def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress
         return figures(launch.launch(job, on_progress), began)
     except RunFailed as failed:
         return {"status": failed.status, "reason": failed.reason, "detail": failed.detail, "rank": failed.rank}
+
+
+def prove(strategy: str, ranks: int = 2, **settings: Any) -> Proof:
+    """Hold a strategy against `single`: is each of its steps the step of one process that trains all images?
+
+    `settings`: its own row fields, such as form="ring". A strategy that hangs or raises gives a Proof with the rank and the reason.
+    Raises SpecError for a name that no strategy has, for wrong settings, and for a strategy that is not meant to equal single."""
+    return held(spec_of(strategy, ranks, settings), proofs_folder())
 
 
 def figures(ranks: list[dict[str, Any]], began: float) -> dict[str, Any]:

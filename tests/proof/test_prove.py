@@ -10,12 +10,12 @@ import pytest
 
 import labkit as lab
 from labkit.batch.notebooks import discover, inputs_of
+from labkit.proof.prove import proof_for
 from labkit.rows.fields import SpecError
 from labkit.rows.kinds import KINDS, STRATEGIES, strategies
 from labkit.rows.params import ROOT
-from labkit.runs.folders import conditions
+from labkit.runs.folders import conditions, proofs_folder
 from labkit.runs.plan import plan
-from labkit.runs.proved import proof_for
 from labkit.runs.train import get_ready, train_rows
 from tests.helpers.own_strategies import FAULTS, SOUND, with_fault
 
@@ -217,11 +217,11 @@ def test_torchrun_asks_for_a_proof_that_is_kept(own):
     own(SOUND)
     row = plan([ROW], "tiny", SMALL).rows[0].spec
     with pytest.raises(SpecError, match="mine: is not proved; call `labkit prove mine --ranks 2`"):
-        proof_for(row, start=False)
-    assert lab.prove("mine") and proof_for(row, start=False)
+        proof_for(row, proofs_folder(), start=False)
+    assert lab.prove("mine") and proof_for(row, proofs_folder(), start=False)
     own(SOUND + "# edited\n")
     with pytest.raises(SpecError, match="is not proved"):
-        proof_for(row, start=False)
+        proof_for(row, proofs_folder(), start=False)
 
 
 def test_an_executed_notebook_depends_on_the_strategies_of_its_rows(own, tmp_path):

@@ -1,4 +1,4 @@
-"""`prove` holds a strategy against `single` in seconds, as the tests do; a run of a strategy of one's own asks for it first.
+"""Holds a strategy against `single` in seconds, as the tests do; a run of a strategy of one's own asks for it first.
 
 Some steps of SGD on two small models (`labkit/proof/models.py`), with real ranks on the CPU over gloo. After each step every rank
 compares its weights with those of `single`, which it trains on the whole batch. It proves the arithmetic of a step in full precision.
@@ -9,6 +9,7 @@ import ast
 import hashlib
 import html
 import re
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from labkit.rows.fields import SpecError, nearest
 from labkit.rows.fit import process_group
 from labkit.rows.kinds import STRATEGIES, kind_of, own_folder, own_strategies, strategies
 from labkit.rows.spec import Spec
-from labkit.runs.folders import claimed, runs_folder
 from labkit.system.files import read_kept, write_json
 from labkit.system.machine import versions
+from labkit.system.temporary import own_folder as temporary_folder
 
 PACKAGE = Path(__file__).parents[1]
 COLOURS = {True: ("#e6f4ea", "#1e7d32"), False: ("#fdecea", "#b3261e")}  # background, border
@@ -72,14 +73,6 @@ class Proof:
         return {"text/html": f'<div style="{box}">{"".join(parts)}</div>', "text/plain": str(self)}
 
 
-def prove(strategy: str, ranks: int = 2, **settings: Any) -> Proof:
-    """Hold a strategy against `single`: is each of its steps the step of one process that trains all images?
-
-    `settings`: its own row fields, such as form="ring". A strategy that hangs or raises gives a Proof with the rank and the reason.
-    Raises SpecError for a name that no strategy has, for wrong settings, and for a strategy that is not meant to equal single."""
-    return held(spec_of(strategy, ranks, settings))
-
-
 def spec_of(strategy: str, ranks: int, settings: dict[str, Any]) -> Spec:
     """The Spec of a proof. Raises SpecError."""
     if strategy not in strategies():
@@ -106,15 +99,21 @@ def spec_of(strategy: str, ranks: int, settings: dict[str, Any]) -> Spec:
     return spec
 
 
-def held(spec: Spec) -> Proof:
-    """The proof of a Spec, made now, and kept for the runs of this strategy."""
-    folder = folder_of(spec)
-    with claimed(folder):
-        about = conditions_of(spec)
+def held(spec: Spec, kept_in: Path) -> Proof:
+    """The proof of a Spec, made now, and kept in a folder of that folder for the runs of this strategy. Raises OSError where it cannot
+    be kept."""
+    folder, about = kept_in / spec.name, conditions_of(spec)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{folder}: cannot keep a proof there ({error.strerror}); set LABKIT_RUNS to a folder that can be written"
+        ) from error
+    with tempfile.TemporaryDirectory(dir=temporary_folder()) as scratch:
         job = Job(
             "labkit.proof.rank:prove_rank",
             spec.processes,
-            folder,
+            Path(scratch),
             {"spec": spec.to_dict()},
             process_group(spec),
             timeout_s=spec.timeout_s,
@@ -127,10 +126,10 @@ def held(spec: Spec) -> Proof:
             found = diagnose(told, spec.world_size, spec.kind.splits_batch)
         except RunFailed as failed:
             found = Finding("failed", f"{failed.reason}{line_of(failed.detail, spec.strategy)}.")
-        if not found.fault:
-            found = Finding("", all_of(told, spec, seconds))
-        proof = Proof(spec.strategy, spec.world_size, **asdict(found))
-        write_json(folder / "proof.json", about | asdict(proof))
+    if not found.fault:
+        found = Finding("", all_of(told, spec, seconds))
+    proof = Proof(spec.strategy, spec.world_size, **asdict(found))
+    write_json(folder / "proof.json", about | asdict(proof))
     return proof
 
 
@@ -151,29 +150,24 @@ def line_of(traceback: str, strategy: str) -> str:
     return f" ({file.name}, line {lines[-1]})" if lines else ""
 
 
-def folder_of(spec: Spec) -> Path:
-    """Where a proof is kept."""
-    return runs_folder() / "probes/prove" / spec.name
-
-
 def conditions_of(spec: Spec) -> dict[str, Any]:
     """What a kept proof depends on."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((PACKAGE / "proof").glob("*.py"))))
     return {"spec": spec.to_dict(), "code": code_digest(spec.strategy), "versions": versions(), "proof": digest.hexdigest()[:16]}
 
 
-def proof_for(row: Spec, start: bool = True) -> Proof | None:
+def proof_for(row: Spec, kept_in: Path, start: bool = True) -> Proof | None:
     """The proof that a row needs before it is trained: None for the lab's strategies, which the tests prove, and for one of one's own
     whose class says `exact = False`. A kept one is used again while its file is the same. `start`: make one if none is kept."""
     own = own_strategies().get(row.strategy)
     if own is None or not claims_equality(own.read_text(encoding="utf-8", errors="replace")):
         return None
     spec = spec_of(row.strategy, min(row.world_size, 8), {})
-    kept = read_kept(folder_of(spec) / "proof.json", conditions_of(spec))
+    kept = read_kept(kept_in / spec.name / "proof.json", conditions_of(spec))
     if kept:
         return Proof(**{key: kept[key] for key in Proof.__dataclass_fields__})
     if start:
-        return held(spec)
+        return held(spec, kept_in)
     raise SpecError(
         f"{row.strategy}: is not proved; call `labkit prove {row.strategy} --ranks {spec.world_size}` on the host of rank 0 first"
     )
