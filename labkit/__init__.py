@@ -34,7 +34,7 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "drawing": "notebook.figures",
     "explorer": "notebook.widgets",
     "factors": "notebook.figures",
-    "glossary": "notebook.glossary",
+    "glossary": "notebook.sources",
     "holds": "notebook.figures",
     "kept": "notebook.ran",
     "messages": "notebook.figures",

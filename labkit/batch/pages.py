@@ -25,7 +25,9 @@ details.labkit-code > summary { cursor: pointer; color: #616161; font-size: 13px
 <details class="labkit-code"><summary>code of this cell</summary>{{ super() }}</details>
 {% else %}{{ super() }}{% endif %}{% endblock %}
 """
-NO_SOLUTION = "*Here is a solution. This page does not show it. In JupyterLab, open the hidden cell at this place of the notebook.*"
+NO_SOLUTION = (
+    "*Here is a solution. This page does not show it. In JupyterLab, open the hidden cell at this place of the notebook.*"
+)
 
 
 def publish(executed: Path, status: str, reason: str) -> None:
