@@ -170,7 +170,10 @@ def draw_times(axes: Axes, rows: Results) -> None:
     axes.set_title("Where the wall time went", fontsize=12)
     axes.set_xlabel("seconds from launch to finish (median run)")
     handles, labels = axes.get_legend_handles_labels()
-    below = {"loc": "upper left", "bbox_to_anchor": (-2.1 / 3.2, -0.7 / axes.get_window_extent().height * axes.figure.dpi)}
+    below: dict[str, Any] = {
+        "loc": "upper left",
+        "bbox_to_anchor": (-2.1 / 3.2, -0.7 / axes.get_window_extent().height * axes.figure.dpi),
+    }
     axes.legend(handles[: len(TIMES)], labels[: len(TIMES)], **below, ncols=5, frameon=False, columnspacing=1.2)
 
 
@@ -203,5 +206,11 @@ def draw_curves(axes: Axes, rows: Results, looks: dict[str, Any], curve: Curve, 
     if named:
         order = sorted(range(len(rows)), key=lambda at: -median(list(rows.values())[at], "best_acc_pct"))
         handles, labels = axes.get_legend_handles_labels()
-        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False, "fontsize": 11, "handlelength": 3.2}
+        beside: dict[str, Any] = {
+            "loc": "center left",
+            "bbox_to_anchor": (1.0, 0.5),
+            "frameon": False,
+            "fontsize": 11,
+            "handlelength": 3.2,
+        }
         axes.legend([handles[at] for at in order], [labels[at] for at in order], **beside)
