@@ -96,7 +96,7 @@ def as_json(content: Any) -> str:
 @pytest.fixture
 def nothing_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda *_: [])
     return tmp_path
 
 

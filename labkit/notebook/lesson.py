@@ -115,7 +115,7 @@ class Lesson:
         try:
             if train:
                 train_rows(planned, self.repeats, self.fresh, live)
-            rounds = measure(plan([*asked, *beside], self.profile, changed), self.fresh, live.turn)
+            rounds = measure(plan([asked, *beside], self.profile, changed), self.fresh, live.turn)
             word = ""
         except KeyboardInterrupt:
             word = "interrupted; finished runs are kept"
@@ -187,7 +187,7 @@ class Lesson:
 
     def judged(self, ran: Ran, figure: str, best: str, guess: str) -> str:
         """Was the guess for the best row by a figure right? It is only if that row is distinguishable from all others."""
-        others = [name for name in ran.lines if name != best and ran.value(figure, name)]
+        others = [row.name for row in ran.plan.runnable if row.name != best and ran.value(figure, row.name)]
         asked = {name: ran.points(best, name) if figure == "best_acc_pct" else ran.ratio(figure, best, name) for name in others}
         if guess != best:
             asked = {guess: asked.get(guess)}

@@ -113,7 +113,7 @@ class Ran:
         """The name of the row with the largest figure (`least`: the smallest); None if no row has it.
 
         A figure of 0 does not count."""
-        values = {name: self.value(key, name) for name in self.lines}
+        values = {row.name: self.value(key, row.name) for row in self.plan.runnable}
         known = {name: float(value) for name, value in values.items() if value}
         if not known:
             return None

@@ -18,7 +18,7 @@ ONE_PER_REPORT: dict[str, Callable[[Result], Any]] = {  # a report gets a note i
     "machine": lambda result: result.machine,
     "commit": lambda result: result.commit,
     "versions": lambda result: result.versions,
-    "seed": lambda result: result.spec.seed,
+    "seed": lambda result: result.spec.seed - result.repeat + 1,  # each repeat has the next one
 }
 
 

@@ -116,7 +116,8 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def clear_abandoned() -> None:
     """Remove what the ranks of killed launchers left for them: the `scratch` of every run that nobody holds."""
-    for scratch in [*runs_folder().glob("*/*/*/scratch"), *runs_folder().glob("*/*/trace/*/scratch")]:
+    folders = ("*/*/*", "*/*/trace/*", "*/rounds")
+    for scratch in [scratch for folder in folders for scratch in runs_folder().glob(f"{folder}/scratch")]:
         remove_unless_held(scratch, scratch.parent / ".lock")
 
 

@@ -67,7 +67,7 @@ def test_settable_names_are_those_that_the_cell_assigns(lab: Path) -> None:
         ("20_x", {}, {"profile": "quik"}, "did you mean 'quick'?"),
         ("20_x", {}, {"overrides": {"lr": -1.0}}, "lr=-1.0"),
         ("20_x", {}, {"overrides": {"epoch": 1}}, "did you mean 'epochs'?"),
-        ("20_x", {}, {"repeats": 0}, "repeats=0"),
+        ("20_x", {}, {"repeats": -1}, "repeats=-1"),
         ("20_x", {}, {"repeats": True}, "repeats=True"),
         ("20_x", {}, {"deadline_s": 0}, "deadline=0"),
         ("20_x", {}, {"only": [4]}, "notebook 4: there is none of that number; known: 20"),

@@ -145,7 +145,9 @@ def test_parts_of_the_test_images_see_each_once(make, parts):
 
     def seen(parts):
         found = [data.test_part(part, parts) for part in range(parts)]
-        return Counter((x.numpy().tobytes(), int(label)) for images, labels in found for x, label in zip(images, labels, strict=True))
+        return Counter(
+            (x.numpy().tobytes(), int(label)) for images, labels in found for x, label in zip(images, labels, strict=True)
+        )
 
     assert seen(parts) == seen(1), f"{parts} parts must see the test images that one sees, each as often"
     assert seen(parts).total() == 21, f"{parts} parts must see 21 images, not {seen(parts).total()}"

@@ -62,7 +62,7 @@ def test_version_and_bare_call(labkit: Callable[..., Said]) -> None:
         (["run", "1", "--set", "amp=yes"], ["amp=yes", "true or false"]),
         (["run", DDP_GLOO, "--set", "world_size=0"], ["world_size=0", "at least 1"]),
         (["run", DDP_GLOO, "--set", "world_size=1000"], ["world_size=1000", "at most 63"]),
-        (["run", "1", "--repeats", "0"], ["repeats=0", "from 1 to 1000"]),
+        (["run", "1", "--repeats", "-1"], ["repeats=-1", "from 1 to 1000"]),
         (["run", DDP_GLOO, "--set", "train_samples=10"], ["256 images", "more train_samples"]),
         (["table", "--profile", "nope"], ["'nope'", "known: classroom"]),
         (["table", "--set", "ephocs=3"], ["did you mean 'epochs'?"]),

@@ -38,7 +38,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(fork_server, "warm", lambda *_, **__: None)
     monkeypatch.setattr(train, "train", lambda *_: {"status": "failed", "reason": "nothing trains here", "detail": "", "rank": 0})
-    monkeypatch.setattr("labkit.plots.overviews.save_plots", lambda rows, folder: [])
+    monkeypatch.setattr("labkit.plots.overviews.save_plots", lambda *_: [])
     use(monkeypatch, CPU)
     put(GOOD, 1234.5, 77.0, 222.0)
     put(BAD, 800.0, 93.0, 50.0, repeat=1, strategy={"staleness": {"0": 2}}, later_attempt="failed: a reason")

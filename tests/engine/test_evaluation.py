@@ -228,7 +228,16 @@ def test_images_of_another_size_are_interpolated(folder):
 
 
 # -- statistics taken anew -------------------------------------------------------------------------------------------------
-FAST = {"dataset": "digits", "image_size": 8, "width": 8, "batch_per_rank": 128, "epochs": 5, "lr": 0.1, "seed": 3, "cache": "true"}
+FAST = {
+    "dataset": "digits",
+    "image_size": 8,
+    "width": 8,
+    "batch_per_rank": 128,
+    "epochs": 5,
+    "lr": 0.1,
+    "seed": 3,
+    "cache": "true",
+}
 
 
 def evaluated(folder, **fields):
@@ -236,8 +245,12 @@ def evaluated(folder, **fields):
     spec, progress, told = Spec(**FAST | fields), Silent(), []
     strategy, data, place, skeleton = loop.build(spec, 0, CPU, folder)
     clock = Clock(spec, CPU, place.total_steps)
-    fresh, whole, running = Evaluation(skeleton, data, spec, place), *(
-        Evaluation(loop.build(spec, 0, CPU, folder)[3], data, spec.but(bn_statistics=kind), place) for kind in ("fresh", "running")
+    fresh, whole, running = (
+        Evaluation(skeleton, data, spec, place),
+        *(
+            Evaluation(loop.build(spec, 0, CPU, folder)[3], data, spec.but(bn_statistics=kind), place)
+            for kind in ("fresh", "running")
+        ),
     )
     whole.sample = data.decode(data.raw)
     for epoch in range(spec.epochs):
@@ -270,7 +283,9 @@ def statistics(*, rank, progress, data, fields):
     model = loop.model_of(spec)
     evaluation = Evaluation(skeleton, images, spec, place)
     found = evaluation.statistics(model.state_dict())
-    return {name: buffer.double().tolist() for name, buffer in found.items()} | {"accuracy": evaluation.accuracy_pct(model.state_dict())}
+    return {name: buffer.double().tolist() for name, buffer in found.items()} | {
+        "accuracy": evaluation.accuracy_pct(model.state_dict())
+    }
 
 
 def test_ranks_average_the_statistics_of_their_parts(folder, tmp_path):

@@ -9,7 +9,7 @@ from labkit.report.source import from_folders
 from labkit.report.view import Found
 from labkit.report.write import write_report
 from labkit.results.table import good, read_results
-from labkit.runs import folders, plan
+from labkit.runs import folders, plan, rounds
 from labkit.system import machine
 from labkit.system.machine import Machine
 
@@ -28,6 +28,7 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
     spec = next(row for row in plan.plan(name) if row.spec).spec
     folder = folders.runs_folder() / label / spec.name / str(repeat)
     folder.mkdir(parents=True)
+    spec = spec.but(seed=spec.seed + repeat - 1)
     began = 1_700_000_000.0 + repeat
     times = {"train_s": 6.0, "eval_s": 2.0, "data_wait_s": 1.5, "steps": 20}
     rank = {
@@ -64,6 +65,24 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
         (folder / "attempt.json").write_text(json.dumps(attempt))
     content = about | (figures if status == "ok" else {}) | more
     (folder / ("result.json" if status == "ok" else "attempt.json")).write_text(json.dumps(content))
+
+
+def put_thrice(name, rate=1000.0, accuracy=90.0, memory=100.0, *, spread=(1.0, 1.0, 1.0), **more):
+    """Three trainings of a row; `spread`: what their rates are multiplied by."""
+    for repeat, times in enumerate(spread, 1):
+        put(name, rate * times, accuracy, memory, repeat=repeat, **more)
+
+
+def put_rounds(rates, label="quick", busy=False, control=1.0, number=1):
+    """Rounds of rows such as rounds.py leaves: three equal ones. `rates`: images/s by row; `control`: what the first row's second
+    turn gave, over its first."""
+    first = next(iter(rates.values()))
+    turn = rates | {rounds.CONTROL: first * control}
+    others = [dict.fromkeys(turn, 1.5 if busy else 0.0)] * 3
+    made = rounds.Rounds(tuple(rates), [turn] * 3, others, {}, busy, 1_700_000_000.0 + number)
+    folder = folders.runs_folder() / label / "rounds"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"r{number}.json").write_text(json.dumps(made.to_json()))
 
 
 def rows_now():

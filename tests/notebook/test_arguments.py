@@ -13,7 +13,6 @@ import pytest
 import labkit
 from labkit import Lesson
 from labkit.batch.batch import run_notebooks
-from labkit.runs import train
 from labkit.runs.plan import plan
 from tests.helpers.batch_notebooks import write_notebook
 from tests.helpers.refusals import refused
@@ -28,7 +27,7 @@ WRONG = [
     ("repeats", 2.0, ("repeats=2.0", "whole number", "-p repeats 2")),
     ("repeats", "2", ("repeats='2'",)),
     ("repeats", True, ("repeats=True",)),
-    ("repeats", 0, ("repeats=0", "from 1 to 1000")),
+    ("repeats", -1, ("repeats=-1", "from 1 to 1000")),
     ("overrides", '{"epochs": 1}', ("overrides='{\"epochs\": 1}'", "not str", '-y "overrides: {epochs: 2}"')),
     ("overrides", ["epochs=1"], ("overrides=['epochs=1']", "not list")),
     ("overrides", "", ("overrides=''",)),
@@ -74,7 +73,7 @@ def test_rows_of_another_type(rows: Any) -> None:
 
 
 def test_more_rows_of_a_lesson_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "get_ready", lambda rows, profile, *words: plan(rows, profile))
+    monkeypatch.setattr("labkit.notebook.lesson.get_ready", lambda rows, profile, *words: plan(rows, profile))
     lesson = Lesson(1, "tiny")
     refused(lambda: lesson.run(1.5), "rows=1.5")
     refused(lambda: lesson.run("nope"), "'nope': not the name of a row")
@@ -98,7 +97,7 @@ def test_what_the_messages_say_of_papermill_is_so(tmp_path: Path, monkeypatch: p
     words += ["-y", "overrides: {epochs: 2}", "-y", f"rows: [{ONE}]"]
     values = given(tmp_path, *words)
     assert values["fresh"] is True and values["overrides"] == {"epochs": 2} and values["rows"] == [ONE]
-    monkeypatch.setattr(train, "get_ready", lambda rows, profile, *words: plan(rows, profile))
+    monkeypatch.setattr("labkit.notebook.lesson.get_ready", lambda rows, profile, *words: plan(rows, profile))
     assert Lesson(**values).repeats == 2
     wrong = given(tmp_path, "-p", "fresh", "true", "-p", "repeats", "2.0", "-p", "overrides", '{"epochs": 1}', "-p", "rows", ONE)
     assert wrong == {"fresh": "true", "repeats": 2.0, "overrides": '{"epochs": 1}', "rows": ONE}, "each of these is refused above"

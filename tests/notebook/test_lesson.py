@@ -14,7 +14,9 @@ import pytest
 import labkit
 from labkit import Lesson, SpecError
 from labkit.notebook.cells import Grid, Html, Picture, over, say, tell
+from labkit.results.verdict import chance_points
 from labkit.rows.kinds import STRATEGIES
+from labkit.runs.spread import Difference, Measured
 from tests.helpers.made_up import CPU, use
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
@@ -60,19 +62,26 @@ def test_the_whole_arc(capsys):
 
     ran = lesson.run()
 
-    assert ran.value("images_per_s", NCCL) == ran.value("images_per_s", GLOO) > 0
+    assert ran.value("images_per_s", NCCL) == ran.value("images_per_s", GLOO) and ran.value("images_per_s", GLOO).median > 0
     assert ran.ratio("images_per_s", NCCL, GLOO) is None, "a row is not compared with itself"
-    assert ran.ratio("images_per_s", GLOO, ONE) == pytest.approx(ran.value("images_per_s", GLOO) / ran.value("images_per_s", ONE))
-    assert {line["verdict"] for line in lesson.outcome().lines} <= {"right", "wrong", "indistinguishable"} | {
-        line["verdict"] for line in lesson.outcome().lines if line["verdict"].startswith(("wrong by", "right within"))
-    }
+    assert ran.rounds is not None and len(ran.rounds.turns) == 1, "tiny measures one round, of all rows of the group"
+    turn = ran.rounds.turns[0]
+    assert ran.ratio("images_per_s", GLOO, ONE).median == pytest.approx(turn[GLOO] / turn[ONE])
+    assert {str(line["name"]) for line in ran.speeds().lines} == {*ran.results, "control"}
+    assert {line["verdict"] for line in lesson.outcome().lines} == {"too noisy to tell"}, "measured once each"
     assert len(lesson.outcome().lines) == 4
+    told = str(tell(ran.ratio("images_per_s", GLOO, ONE), more="more", less="less", same="same"))
+    assert told.startswith("**Too noisy to tell** (噪声过大，无法判断)") and "Reason: " in told
     assert isinstance(lesson.figure(), Picture)
     assert "1.00 times" in str(lesson.ratios())
     assert list(ran.results) == lesson.choices(), "in the order of the group: figures colour the rows by it"
     assert ran.first(NCCL) == ran.results[GLOO][0], "the row that stands for it answers"
-    assert ran.test_images == 128 and ran.chance(50.0, 50.0) == pytest.approx(2 * (2 * 50 * 50 / 128) ** 0.5)
-    assert lesson.table().lines[0]["images_per_s"] == max(ran.value("images_per_s", name) for name in ran.results)
+    assert ran.test_images == 128 and ran.points(GLOO, ONE).margin == pytest.approx(
+        chance_points(*(ran.results[name][0].best_acc_pct for name in (GLOO, ONE)), 128)
+    )
+    assert lesson.table().lines[0]["images_per_s"].median == max(result[0].images_per_s for result in ran.results.values())
+    again = lesson.run([ONE, NCCL], train=False)
+    assert again.rounds == ran.rounds, "what was measured with others is not measured again"
 
 
 def test_what_cannot_run_here_is_none_and_says_so(monkeypatch):
@@ -95,9 +104,26 @@ def test_a_guess_that_is_none_is_refused(bad):
 
 def test_texts_are_chosen_by_the_outcome():
     texts = {"more": "faster {times}", "less": "slower {percent}", "same": "equal"}
-    assert str(tell(1.5, **texts)) == "faster 1.50"
-    assert str(tell(0.5, **texts)) == "slower 50 %"
-    assert str(tell(1.01, **texts)) == "equal"
+    sure = {"error": 0.001, "freedom": 9}
+    assert str(tell(Measured((1.4, 1.5, 1.6), **sure), **texts)) == "faster 1.50 (1.40–1.60)"
+    assert str(tell(Measured((0.5,) * 3, **sure), **texts)) == "slower 50 %"
+    assert str(tell(Measured((1.01,) * 3, **sure), **texts)) == "equal"
+    assert str(tell(Measured((1.5,) * 3, **sure), within=0.6, **texts)) == "equal"
+    for untold, why in (
+        (Measured((1.5,) * 3, error=0.5, freedom=2), "may be chance"),
+        (Measured((1.5,) * 3, **sure, busy=True), "other programs used the cores"),
+        (Measured((1.5,) * 2, **sure), "measured 2 times; 3 are needed"),
+    ):
+        assert "**Too noisy to tell** (噪声过大，无法判断)" in str(tell(untold, **texts)) and why in str(tell(untold, **texts))
+    points = {"more": "by {points}", "less": "lower", "same": "within {chance}"}
+    assert (
+        str(tell(Difference(5.0, 2.0, 3), **points)) == "by +5.0" and str(tell(Difference(1.0, 2.0, 3), **points)) == "within 2.0"
+    )
+    assert "trained 1 times; 3 are needed" in str(tell(Difference(50.0, 2.0, 1), **points))
+    assert str(say((Measured((2.0,) * 3, **sure).above(1), "more"), "else")) == "more"
+    assert "Too noisy to tell" in str(say((Measured((2.0,) * 2, **sure).above(1), "more"), "else"))
+    with pytest.raises(ValueError, match="not a condition"):
+        say((Measured((2.0,) * 3, **sure), "more"), "else")
     assert str(say((False, "a"), (False, "b"), "c")) == "c"
     assert str(say((None, "a"), (True, "b"), "c")) == "b"
     assert "Not measured" in str(say((None, "a"), (False, "b"), "c")), "a missing row must not become a claim"

@@ -10,7 +10,9 @@ import pytest
 
 from labkit.notebook.live import Live, final_view
 from labkit.runs.plan import plan
-from tests.helpers.made_up import put, results_now
+from labkit.runs.rounds import Rounds
+from labkit.system.machine import Taken
+from tests.helpers.made_up import CPU, put, results_now, use
 
 ONE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
 TWO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
@@ -53,6 +55,30 @@ def test_no_more_than_four_updates_a_second():
     for step in range(100):
         live(planned.rows[0], 1, events(1, 0, step % 4, time.time()))
     assert len(shown) <= 2
+
+
+def test_what_others_take_is_told_in_yellow_while_it_runs_and_at_its_end(monkeypatch, tmp_path):
+    use(monkeypatch, CPU)
+    monkeypatch.setattr("labkit.notebook.live.this_machine", lambda: CPU)
+    monkeypatch.setattr("labkit.notebook.live.Watch.taken", lambda _: Taken(1.3, 0.0))
+    shown = []
+    planned = plan([ONE, TWO], "tiny")
+    live = Live("t", planned, show=shown.append)
+    live.watch.began -= 5
+    live(planned.rows[0], 1, events(1, 0, 1, time.time()))
+    assert "Other programs take up to 1.3 cores" in str(shown[-1]) and "background:#fff3b0" in shown[-1].html
+    live.turn(TWO, 2)
+    assert f"measuring speeds in turn, round 2, {TWO}" in str(shown[-1])
+    put(ONE, others_cores=1.7)
+    live.end([{"name": ONE, "status": "ok", "reason": ""}], results_now())
+    assert (
+        "up to 1.7 cores" in str(shown[-1]) and "background:#fff3b0" in shown[-1].html and "噪声过大，无法判断" in str(shown[-1])
+    )
+    quiet = Rounds((ONE, TWO), [], [], {}, False, 0.0)
+    live.end([], {}, rounds=quiet)
+    assert "Other programs" not in str(shown[-1])
+    live.end([], {}, rounds=replace(quiet, busy=True, others_cores=[{ONE: 0.1, TWO: 0.9}]))
+    assert "up to 0.9 cores" in str(shown[-1])
 
 
 def test_a_server_is_named_and_has_no_images():

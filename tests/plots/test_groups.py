@@ -18,6 +18,7 @@ from labkit.plots.lessons import accuracy_figure, comparison_figure, factor_ladd
 from labkit.results.verdict import match_rows
 from labkit.rows import params
 from labkit.rows.fields import SpecError
+from labkit.runs.spread import Measured
 from tests.drawings.test_gallery import legible, words_of
 from tests.helpers.made_up import CPU, GPUS, put, put_all, results_now, rows_now, use
 
@@ -181,14 +182,15 @@ def test_accuracy_over_epochs_and_over_time():
 
 
 def test_a_ladder_of_factors():
-    put(SINGLE.format(256), 1000.0)
-    put(SINGLE.format(256).replace("cacheFalse", "cacheTrue"), 2000.0)
-    put(SINGLE.format(256).replace("cacheFalse_ampFalse", "cacheTrue_ampTrue"), 2040.0)
-    found = results_now()
-    ordered = [SINGLE.format(256), *(name for name in found if name != SINGLE.format(256))]
-    told = legible(factor_ladder({name: found[name] for name in ordered}))
-    assert {"×2.00", "×1.02\nindistinguishable", "1,000", "2,040"} <= set(told)
-    assert any("from first to last ×2.04" in text for text in told)
+    """The second twice as fast, the third the same, the fourth too noisy to tell: with the least and the most of each."""
+    names = [SINGLE.format(256).replace("cacheFalse_ampFalse", tail) for tail in ("cacheFalse_ampFalse", "cacheTrue_ampFalse")]
+    names += [SINGLE.format(512), SINGLE.format(128)]
+    sure = {"error": 0.001, "freedom": 9}
+    rates = [Measured((990.0, 1000.0, 1010.0), **sure), Measured((2000.0,) * 3, **sure), Measured((2002.0,) * 3, **sure)]
+    rates.append(Measured((500.0, 3000.0, 2500.0), error=0.5, freedom=2))
+    told = legible(factor_ladder(dict(zip(names, rates, strict=True))))
+    assert {"×2.00", "×1.00\nindistinguishable", "×1.25\ntoo noisy to tell", "1,000", "2,500"} <= set(told)
+    assert any("medians of 3 rounds" in text for text in told)
 
 
 def test_staleness_as_shares():

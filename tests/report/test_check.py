@@ -23,7 +23,7 @@ DDP = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse"
 def report(monkeypatch, tmp_path):
     """A report of made-up results. Where it lies."""
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda *_: [])
     monkeypatch.setattr(params, "ROOT", tmp_path)
     use(monkeypatch, CPU)
     put_all()

@@ -79,7 +79,7 @@ NAMES = ["report.classic.md", "report.classic.html", "report.classic.zh.md", "re
 @pytest.fixture(autouse=True)
 def two_results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(overviews, "save_plots", lambda rows, folder: [])
+    monkeypatch.setattr(overviews, "save_plots", lambda *_: [])
     monkeypatch.setattr(params, "ROOT", tmp_path / "lab")
     use(monkeypatch, GPUS)
     put("single_gpu_resnet18_bs256_cacheTrue_ampTrue", 1786.84, 56.2349, 729.4)

@@ -20,7 +20,7 @@ SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(overviews, "save_plots", lambda results, folder: [])
+    monkeypatch.setattr(overviews, "save_plots", lambda *_: [])
     use(monkeypatch, CPU)
 
 

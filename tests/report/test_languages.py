@@ -25,7 +25,7 @@ from tests.helpers.report_pages import CHINESE, DDP, FILES, Page, everything, wr
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda *_: [])
     use(monkeypatch, CPU)
 
 
@@ -74,7 +74,7 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
     written(tmp_path)
     everything()
     written(tmp_path)
-    written(tmp_path, overrides={"epochs": 24, "seed": 0})
+    written(tmp_path, overrides={"epochs": 10, "seed": 0})
     written(tmp_path, publish=True)
     families = {
         "kind": verdict.KINDS,
@@ -120,6 +120,7 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
 )
 def test_the_words_for_an_order_follow_its_correlation(monkeypatch, here, english, chinese):
     monkeypatch.setattr(ranks, "compare_pair", lambda *_: {"kind": "same"})
+    monkeypatch.setattr(ranks, "figures_of", lambda *_: {})
     rows = [
         SimpleNamespace(row=SimpleNamespace(median=lambda key, n=n: n), published={"p": there}) for there, n in enumerate(here)
     ]

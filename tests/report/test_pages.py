@@ -25,7 +25,7 @@ from tests.helpers.report_pages import FILES, Page, everything, written
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(plots, "save_plots", lambda rows, folder: [])
+    monkeypatch.setattr(plots, "save_plots", lambda *_: [])
     use(monkeypatch, CPU)
 
 
@@ -56,7 +56,7 @@ def test_what_a_machine_said_breaks_nothing(tmp_path, name):
         widths = {len(line) for part in re.findall(r"(?:^\|.*\n)+", text, re.M) for line in cells(part)[:1]}
         for part in re.findall(r"(?:^\|.*\n)+", text, re.M):
             assert len({len(line) for line in cells(part)}) == 1, part
-        assert widths == {3, 5, 7, 10}
+        assert widths == {3, 5, 7, 11}
 
 
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)

@@ -37,11 +37,11 @@ def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("labkit", "params", "notebooks"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(overviews, "save_plots", lambda rows, folder: [])
+    monkeypatch.setattr(overviews, "save_plots", lambda *_: [])
     monkeypatch.setattr(params, "ROOT", root)
     use(monkeypatch, CPU)
     everything()
-    put(SINGLE, repeat=2, status="failed", reason=f"{tmp_path}/elsewhere/quick/x and {root}/labkit: broken")
+    put(SINGLE, repeat=4, status="failed", reason=f"{tmp_path}/elsewhere/quick/x and {root}/labkit: broken")
     put("collective_gloo_resnet18_bs128x2+form=ring", 700.0)
     files = write_report(publish=True)
     assert [path.relative_to(root).as_posix() for path in files] == FILES
@@ -94,7 +94,7 @@ def test_lines_are_those_of_an_editor(checkout: Path) -> None:
     """A reason may hold what ends a line to Python only."""
     before, content = from_file(checkout / FILE).lines, json.loads((checkout / FILE).read_text(encoding="utf-8"))
     content["notebooks"][0]["reason"] = "one\u2028two\u0085three"
-    text = text_of("quick", {}, *(content[part] for part in ("rows", "notebooks", "results")))
+    text = text_of("quick", {}, *(content[part] for part in ("rows", "notebooks", "rounds", "results")))
     (checkout / FILE).write_text(text, encoding="utf-8")
     assert len(text.splitlines()) > len(text.split("\n")) and from_file(checkout / FILE).lines == before
 
@@ -128,7 +128,7 @@ def spoiled(text: str, how: str) -> str:
         return "[]"
     # what another version would have written: a key has another name, and all the rest fits
     old, new = {
-        "old": ("load_1min", "load"),
+        "old": ("others_cores", "others"),
         "no results": ("results", "results"),
         "old row": ("stands_for", "stands"),
         "old notebook": ("notebook", "name"),
@@ -147,9 +147,9 @@ def spoiled(text: str, how: str) -> str:
         ("reordered", "was edited"),
         ("no report", "no such file"),
         ("old row", "is of another version of labkit, or no such file (KeyError('stands_for'))"),
-        ("no results", "line 42: holds int, where key: value pairs were expected; take the committed one back"),
+        ("no results", "line 47: holds int, where key: value pairs were expected; take the committed one back"),
         ("old notebook", "notebooks: was written by another version of labkit (it has 'name'); take the committed one back"),
-        ("old", "line 42: was written by another version of labkit (it has 'load'); take the committed one back"),
+        ("old", "line 47: was written by another version of labkit (it has 'others'); take the committed one back"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_told(checkout: Path, labkit: Callable[..., Said], how: str, told: str) -> None:

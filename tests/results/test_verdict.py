@@ -12,6 +12,7 @@ from labkit.results.metrics import METRIC, memory_is
 from labkit.results.ranks import agreement_level, signed_text
 from labkit.results.verdict import MatchedRow, Row, comparable, compare_pair, verdict_head
 from labkit.rows.spec import Spec
+from labkit.runs.rounds import CONTROL, Rounds
 
 SPEED, ACCURACY = METRIC["images_per_s"], METRIC["best_acc_pct"]
 GLOO, OTHER_GLOO = "ddp_gloo_resnet18_bs128x2_cacheFalse_ampFalse", "ddp_gloo_resnet18_bs64x2_cacheFalse_ampFalse"
@@ -20,28 +21,48 @@ NCCL, SINGLE = GLOO.replace("gloo", "nccl"), "single_gpu_resnet18_bs256_cacheFal
 
 def test_accuracies_differ_beyond_two_standard_errors():
     """Of 90 % and 94 % on 360 images: 2 sqrt((90 * 10 + 94 * 6) / 360) = 4.03 points. So 4.0 are chance and 4.1 are not."""
-    accuracy = METRIC["best_acc_pct"]
     assert verdict.chance_points(90.0, 94.0, 360) == pytest.approx(4.0332, abs=1e-4)
-    assert verdict.order(accuracy, [94.0], [90.0], 360) == 0 == verdict.order(accuracy, [90.0], [94.0], 360)
-    assert verdict.order(accuracy, [94.1], [90.0], 360) == 1 == -verdict.order(accuracy, [90.0], [94.1], 360)
+    for accuracy, order in ((94.0, 0), (94.1, 1)):
+        one, two = row("a", best_acc_pct=[accuracy] * 3).row, row("b", best_acc_pct=[90.0] * 3).row
+        assert verdict.compare(ACCURACY, one, two, {}).order() == order == -verdict.compare(ACCURACY, two, one, {}).order()
+
+
+def test_published_figures_have_no_spread_and_a_limit_that_is_an_assumption():
+    order = verdict.published_order
+    assert order(SPEED, 104.9, 100.0) == 0 and order(SPEED, 105.1, 100.0) == 1 == -order(SPEED, 100.0, 105.1)
+    assert order(ACCURACY, 66.7, 67.2) == 0 and order(ACCURACY, 74.0, 75.3) == -1
+
+
+def rows_of(**rates: list[float]) -> dict[str, Row]:
+    return {name: row(name, images_per_s=values).row for name, values in rates.items()}
 
 
 @pytest.mark.parametrize(
     ("one", "two", "order"),
     [
-        ([104.9], [100.0], 0),  # of single runs: less than 5 % of the smaller
-        ([105.0], [100.0], 1),
-        ([100.0], [105.0], -1),
-        ([1.0, 2.0], [2.0, 3.0], 0),  # of repeats: their ranges have a value in common
-        ([1.0, 1.9], [2.0, 3.0], -1),
-        ([2.01, 2.02], [2.0, 2.0], 1),  # however near they are
-        ([1.0, 9.0], [2.0, 3.0], 0),
-        ([1.0, 2.0], [1.52], 0),  # a single run beside repeats: the medians
-        ([2.0, 2.0], [1.0], 1),
+        ([200.0, 202.0, 201.0], [100.0, 101.0, 100.0], 1),
+        ([100.0, 100.0, 100.0], [100.1, 100.0, 100.0], 0),
+        ([20.0, 200.0, 210.0], [10.0, 100.0, 104.0], 1),  # a slow round is slow for both
+        ([100.0, 300.0, 50.0], [120.0, 90.0, 160.0], None),  # too noisy to tell
+        ([200.0, 201.0], [100.0, 101.0], None),  # two trainings are too few
     ],
 )
-def test_ratios_differ_by_five_percent_or_by_the_ranges_of_repeats(one, two, order):
-    assert verdict.order(SPEED, one, two, 360) == order == -verdict.order(SPEED, two, one, 360)
+def test_trainings_are_compared_round_by_round_and_by_their_spread(one, two, order):
+    rows = rows_of(a=one, b=two)
+    figures = verdict.figures_of(SPEED, rows.values())
+    assert verdict.compare(SPEED, rows["a"], rows["b"], figures).order() == order
+
+
+def test_rounds_tell_the_speed_and_trainings_do_not_where_there_are_both():
+    rows = rows_of(a=[100.0] * 3, b=[500.0] * 3)
+    measured = Rounds(("a", "b"), [{"a": 300.0, "b": 100.0, CONTROL: 300.0}] * 3, [], {}, False, 0.0)
+    figures = verdict.figures_of(SPEED, rows.values(), measured)
+    assert verdict.compare(SPEED, rows["a"], rows["b"], figures).median == 3.0
+    other = Rounds(("a", "c"), [{"a": 300.0, "c": 100.0}] * 3, [], {}, False, 0.0)
+    assert verdict.figures_of(SPEED, rows.values(), other)["b"].median == 500.0, "rounds of other rows"
+    busy = Rounds(measured.names, measured.turns, [], {}, True, 0.0)
+    figures = verdict.figures_of(SPEED, rows.values(), busy)
+    assert verdict.compare(SPEED, rows["a"], rows["b"], figures).order() is None
 
 
 HEADS = {
@@ -57,6 +78,9 @@ HEADS = {
     "tie_only_published equal": "in_part",
     "tie_only_published": "not_published",
     "tie_only_published tie_only_here": "not_published",
+    "untold": "untold",
+    "untold same": "agrees",
+    "untold opposite": "differs",
 }
 
 
@@ -66,17 +90,24 @@ def test_the_kinds_of_pairs_give_the_verdict(kinds):
 
 
 def row(name: str, published: dict[str, float] | None = None, nccl: str = "", **figures: Any) -> MatchedRow:
+    """A row of which each figure is a list, a value for each training."""
     spec = Spec(dataset="digits", test_samples=figures.pop("test_samples", 0))
-    return MatchedRow(Row(name, good=[SimpleNamespace(spec=spec, **figures)]), published, nccl)  # type: ignore[list-item]
+    runs = [dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True)] or [{}]
+    return MatchedRow(Row(name, good=[SimpleNamespace(spec=spec, busy=False, **run) for run in runs]), published, nccl)  # type: ignore[misc]
+
+
+def kind_of_pair(one: MatchedRow, two: MatchedRow) -> str:
+    return str(compare_pair(ACCURACY, one, two, {})["kind"])
 
 
 def test_chance_is_that_of_the_fewer_test_images():
-    """90 % and 94 %: on 100 images they may differ by 7.7 points by chance, on 360 by 4.0, on 10,000 by 0.8."""
-    few = row("a", {"best_acc_pct": 80.0}, best_acc_pct=90.0, test_samples=100)
-    all_of_them = row("b", {"best_acc_pct": 90.0}, best_acc_pct=95.0)
-    for one, two in ((few, all_of_them), (all_of_them, few)):
-        assert compare_pair(ACCURACY, one, two)["kind"] == "tie_only_here"
-    assert compare_pair(ACCURACY, row("c", {"best_acc_pct": 80.0}, best_acc_pct=90.0), all_of_them)["kind"] == "same"
+    """90 % and 95 %: on 100 images they may differ by 7.4 points by chance, on 360 by 3.9."""
+    few = row("a", {"best_acc_pct": 80.0}, best_acc_pct=[90.0] * 3, test_samples=100)
+    all_of_them = row("b", {"best_acc_pct": 90.0}, best_acc_pct=[95.0] * 3)
+    assert kind_of_pair(few, all_of_them) == kind_of_pair(all_of_them, few) == "tie_only_here"
+    assert kind_of_pair(row("c", {"best_acc_pct": 80.0}, best_acc_pct=[90.0] * 3), all_of_them) == "same"
+    once = row("d", {"best_acc_pct": 80.0}, best_acc_pct=[50.0])
+    assert kind_of_pair(once, all_of_them) == "untold", "one training is too few, however far apart"
 
 
 def test_a_published_gloo_figure_is_not_compared_with_one_of_nccl():
@@ -99,7 +130,8 @@ def test_a_run_that_was_over_within_its_warm_up_has_no_throughput_and_all_else()
      (-0.29, "hardly"), (-0.3, "reversed"), (-1.0, "reversed")],
 )  # fmt: skip
 def test_the_word_for_a_correlation(rho, level):
-    assert agreement_level(rho) == level
+    assert agreement_level(rho, untold=0.5) == level
+    assert agreement_level(rho, untold=0.51) == ("unknown" if rho is None else "untold"), "most pairs are too noisy to tell"
 
 
 def test_figures_as_text():

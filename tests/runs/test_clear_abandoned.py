@@ -26,7 +26,7 @@ def left(folder: Path, locked: bool = True) -> Path:
 
 
 def test_scratch_of_a_killed_launcher(runs: Path) -> None:
-    row, trace = left(runs / "tiny/a_row/1"), left(runs / "tiny/a_row/trace/3")
+    row, trace, rounds = (left(runs / folder) for folder in ("tiny/a_row/1", "tiny/a_row/trace/3", "tiny/rounds"))
     busy, strange = left(runs / "tiny/b_row/1"), left(runs / "tiny/c_row/1", locked=False)
     (runs / "elsewhere").mkdir()
     link = left(runs / "tiny/d_row/1") / "scratch"
@@ -36,7 +36,7 @@ def test_scratch_of_a_killed_launcher(runs: Path) -> None:
     (runs / "elsewhere/kept").touch()
     with claimed(busy):
         clear_abandoned()
-    assert not (row / "scratch").exists() and not (trace / "scratch").exists()
+    assert not any((folder / "scratch").exists() for folder in (row, trace, rounds))
     assert (busy / "scratch/rendezvous").exists(), "a run is under way"
     assert (strange / "scratch/rendezvous").exists(), "no folder of a run"
     assert (runs / "elsewhere/kept").exists()

@@ -121,7 +121,9 @@ def test_one_row_is_compared_with_nothing(turns):
     assert measure(of(SINGLE)) is None and not turns
 
 
-@pytest.mark.parametrize("damage", [{"turns": [{SINGLE: -1.0}]}, {"turns": [{SINGLE: 1.0}, {DDP: 1.0}]}, {"turns": 5}, {"names": None}])
+@pytest.mark.parametrize(
+    "damage", [{"turns": [{SINGLE: -1.0}]}, {"turns": [{SINGLE: 1.0}, {DDP: 1.0}]}, {"turns": 5}, {"names": None}]
+)
 def test_damaged_rounds_are_refused_and_measured_again(turns, damage):
     measure(of(SINGLE, DDP))
     (file,) = of(SINGLE, DDP).folder.glob("rounds/*.json")
@@ -136,7 +138,11 @@ def test_damaged_rounds_are_refused_and_measured_again(turns, damage):
 def test_real_rows_give_images_per_second(monkeypatch, tmp_path):
     """Nothing made up: a process alone, two replicas, two ranks, a server with two workers, a pipeline, each for one round."""
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    others = ["ps_mode_resnet18_bs128_workers2", "model_parallel_resnet18_bs256_cacheFalse", "fsdp_full_resnet18_bs128x2_ampFalse"]
+    others = [
+        "ps_mode_resnet18_bs128_workers2",
+        "model_parallel_resnet18_bs256_cacheFalse",
+        "fsdp_full_resnet18_bs128x2_ampFalse",
+    ]
     names = [SINGLE, DP, DDP, *others, "collective_gloo_resnet18_bs128x2"]
     found = measure(of(*names, profile="tiny"))
     assert set(found.figures) == {*names, CONTROL} and not found.failed

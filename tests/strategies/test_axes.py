@@ -117,7 +117,9 @@ def test_norm(seen):
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "collective"])
 def test_norm_sync_trains_as_one_process_and_norm_batch_does_not(seen, strategy):
     """Statistics over all ranks are those of the whole batch, so the losses are single's up to rounding, in both epochs."""
-    single, sync, batch = ([e["train_loss"] for e in seen(name)[0]["epochs"]] for name in ("single", f"{strategy}, norm sync", strategy))
+    single, sync, batch = (
+        [e["train_loss"] for e in seen(name)[0]["epochs"]] for name in ("single", f"{strategy}, norm sync", strategy)
+    )
     assert sync == pytest.approx(single, rel=2e-3), f"{strategy}: norm=sync trained to {sync}, one process to {single}"
     assert batch != pytest.approx(single, rel=1e-2), f"{strategy}: norm=batch normalises each rank's images by themselves"
 

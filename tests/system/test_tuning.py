@@ -118,7 +118,7 @@ def test_ranks_run_under_the_settings_that_are_noted(monkeypatch: pytest.MonkeyP
 
 
 def test_the_report_names_the_rows_and_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr("labkit.plots.overviews.save_plots", lambda results, folder: [])
+    monkeypatch.setattr("labkit.plots.overviews.save_plots", lambda *_: [])
     use(monkeypatch, CPU)
     put(SINGLE)
     assert not [note for note in view(Found(from_folders("quick", {}), tmp_path))["notes"] if note["kind"] == "environment"]
