@@ -34,6 +34,7 @@ Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the repo
 Publish = Annotated[bool, typer.Option("--publish", help="Replace the repository's report, and keep its results beside it.")]
 Classic = Annotated[bool, typer.Option("--classic", help="Train nothing; write the published report's three sections alone.")]
 Rewrite = Annotated[bool, typer.Option("--rewrite", help="Write again what differs, from the same results and pictures.")]
+Ranks = Annotated[int, typer.Option(metavar="N", help="Number of ranks, 1 to 8.")]
 Pairs = Annotated[int, typer.Option(min=1, metavar="N", help="Number of runs of each side; the sides take turns.")]
 
 
@@ -191,6 +192,17 @@ def doctor(as_json: Json = False) -> None:
     findings = examine()
     terminal.print_json(map(vars, findings)) if as_json else print(*findings, sep="\n")
     raise typer.Exit(FAILED if any(finding.level == "problem" for finding in findings) else 0)
+
+
+@app.command()
+def prove(strategy: Annotated[str, typer.Argument(metavar="STRATEGY")], ranks: Ranks = 2, sets: Sets = None) -> None:
+    """Hold a strategy against single in seconds: which gradients differ, by what factor, and why. Exit code 1 if it is not equal.
+
+    \b
+    labkit prove collective --set form=ring"""
+    proof = labkit.prove(strategy, ranks, **terminal.read_sets(sets))
+    print(proof)
+    raise typer.Exit(0 if proof else FAILED)
 
 
 @app.command()

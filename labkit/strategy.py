@@ -56,6 +56,10 @@ class Strategy(Protocol):
     precision: Precision
     """Autocast and loss scaling. The strategy uses it in every step, and tests watch its `backward`."""
 
+    exact: bool
+    """Optional. `exact = False` in the class: it is not meant to end at single's weights. A strategy of one's own without it is proved
+    (`labkit.prove`) before it is trained."""
+
     def __init__(self, model: nn.Sequential, spec: Spec, place: Place):
         """`model` starts from other random weights on every rank: the strategy must make them equal."""
 

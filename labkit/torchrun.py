@@ -32,11 +32,12 @@ from labkit.engine import loop
 from labkit.engine.measure import Progress
 from labkit.engine.worker import take_device, tune_process
 from labkit.processes.begin import describe
+from labkit.proof.prove import marks, proof_for
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import Needs, fit, process_group
 from labkit.rows.params import profile as read_profile
 from labkit.rows.spec import Spec
-from labkit.runs.folders import claimed, keep, label_of, opening, runs_folder
+from labkit.runs.folders import claimed, keep, label_of, opening, proofs_folder, runs_folder
 from labkit.runs.plan import check_samples, parsed
 from labkit.runs.train import figures, of_repeat, seen_of_others
 from labkit.system.files import refuse_links
@@ -62,6 +63,9 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
         raise SpecError(
             f"{spec.name} is {spec.processes} processes, and torchrun started {processes}: make --nnodes times --nproc-per-node {spec.processes}"
         )
+    proof = proof_for(spec, proofs_folder(), start=False) if rank == 0 else None
+    if proof is not None and not proof:
+        raise SpecError(str(proof))
     tune_process(spec.threads_per_rank)
     if local_rank == 0:
         prepare(spec.dataset)
@@ -83,6 +87,7 @@ def train(name: str, profile: str, overrides: dict[str, Any], repeat: int) -> No
                 raise
             for measured in outcome["ranks"]:
                 measured["first_step_at"] += began  # each rank told it from its own beginning
+            outcome["strategy"] |= marks(spec, proof)
             keep(folder, attempt | outcome | seen_of_others(watch), began)
             print(folder / "result.json")
     else:

@@ -12,7 +12,7 @@ from tests.helpers import promised
 from tests.helpers.command_line import Said, call
 from tests.helpers.report_pages import PNG
 
-LONGEST = ("test_notebooks.py", "test_extending.py", "test_axes.py", "test_faults.py", "test_drills_kernel.py")
+LONGEST = ("test_notebooks.py", "test_prove.py", "test_extending.py", "test_axes.py", "test_faults.py", "test_drills_kernel.py")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pytest is a background job of a script: tests and children want it
     signal.signal(signal.SIGINT, signal.default_int_handler)

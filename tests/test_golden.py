@@ -141,6 +141,7 @@ def test_fields() -> None:
         limits = {key: value for key, value in field.metadata.items() if value not in (None, False)}
         limits |= {"of": users_of(name)} if users_of(name) else {}
         limits |= {"choices": [choice for choice in limits["choices"] if choice in KINDS]} if name == "strategy" else {}
+        limits.pop("also", None)  # strategies of one's own, which are other ones everywhere
         fields[name] = {"of": "row" if name in ROW_DEFAULTS else "scale", "type": str(field.type), "default": field.default}
         fields[name]["limits"] = limits
     same_as("fields.json", as_json(fields))
@@ -224,7 +225,7 @@ def test_tables_as_text(
     same_as(f"{''.join(words)}.txt", frozen(said.out, nothing_ran))
 
 
-@pytest.mark.parametrize("command", ["", "rows", "run", "table", "report", "check", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["", "rows", "run", "table", "report", "check", "doctor", "prove", "bench"])
 def test_help(command: str, monkeypatch: pytest.MonkeyPatch, labkit: Callable[..., Said]) -> None:
     """The words of the help, without the frames that are drawn around them: those are the terminal's."""
     monkeypatch.setenv("COLUMNS", "250")

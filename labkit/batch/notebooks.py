@@ -19,6 +19,7 @@ from typing import Any
 
 from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
+from labkit.rows.kinds import own_strategies
 from labkit.rows.yaml_files import read_yaml
 from labkit.system.files import check_readable, write_whole
 from labkit.system.machine import versions
@@ -118,16 +119,20 @@ def parameters_of(notebook: Notebook, **given: Any) -> dict[str, Any]:
 
 
 def inputs_of(notebook: Notebook, parameters: dict[str, Any], profile_folder: Path, rows: Iterable[str]) -> str:
-    """A digest of all that the executed notebook depends on: itself, its parameters, labkit and params/, versions, and the
-    results of its rows (of all rows, for the last notebook). `fresh` decides what is trained, and is seen in the results. Probes
-    are left out: a later notebook may be the first to probe a row that is this one's, too."""
+    """A digest of all that the executed notebook depends on: itself, its parameters, labkit and params/, versions, strategies of
+    one's own that its rows have, and the results of its rows (of all rows, for the last notebook). `fresh` decides what is trained,
+    and is seen in the results. Probes are left out: a later notebook may be the first to probe a row that is this one's, too."""
+    rows = sorted(rows)
     digest = hashlib.sha256(notebook.path.read_bytes())
     stable = {key: value for key, value in parameters.items() if key != "fresh"}
     digest.update(json.dumps([stable, versions(), jupyter_versions()], sort_keys=True).encode())
     package = [path for path in Path(__file__).parents[1].rglob("*") if path.is_file() and path.suffix != ".pyc"]
     for path in sorted([*package, *params.PARAMS.rglob("*.yaml"), *params.PARAMS.rglob("*.csv")]):
         digest.update(path.name.encode() + path.read_bytes())
-    folders = ["*"] if notebook.number == EVERYTHING else sorted(rows)
+    for strategy, file in own_strategies().items():
+        if any(row.startswith(f"{strategy}_") for row in rows):
+            digest.update(file.read_bytes())
+    folders = ["*"] if notebook.number == EVERYTHING else rows
     for path in sorted(path for row in folders for path in profile_folder.glob(f"{row}/*/result.json")):
         digest.update(str(path.relative_to(profile_folder)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labkit.rows.kinds import own_folder
+
 
 @dataclass(frozen=True)
 class Job:
@@ -15,7 +17,8 @@ class Job:
     backend      of the process group: "gloo", "nccl", or "cpu:gloo,cuda:nccl"; "" starts no group
     threads      CPU threads of each process
     timeout_s    longest wait of one rank for another, in seconds
-    deadline_s   longest run of the whole job, in seconds"""
+    deadline_s   longest run of the whole job, in seconds
+    strategies   the folder of strategies of one's own (the fork server may have started when it was another)"""
 
     target: str
     processes: int
@@ -25,3 +28,4 @@ class Job:
     threads: int = 1
     timeout_s: float = 20.0
     deadline_s: float = 3600.0
+    strategies: str = field(default_factory=lambda: str(own_folder()))

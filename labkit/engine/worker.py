@@ -45,6 +45,7 @@ def rank_main(job: Job, rank: int) -> None:
     # DataLoader's processes are to be forks of the rank, as in a script: multiprocessing would give each rank a fork server
     # of its own, which imports torch again for five seconds and is sent a copy of the images.
     multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn", force=True)
+    os.environ["LABKIT_STRATEGIES"] = job.strategies
     tune_process(job.threads)
     progress = Progress(job.folder / f"events/rank{rank}.jsonl", rank)
     try:

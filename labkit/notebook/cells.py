@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from labkit.runs.spread import NOISY, SMALLEST, Difference, Measured
+from labkit.runs.spread import NOISY, SMALLEST, Difference, Measured, measured
 
 Bundle = dict[str, Any]
 
@@ -154,15 +154,18 @@ def say(*cases: tuple[Any, str] | str) -> Text:
     raise ValueError("say: no condition is true; add a last text for every other outcome")
 
 
-def tell(figure: Measured | Difference | None, *, more: str, less: str, same: str, within: float = SMALLEST) -> Text:
+def tell(figure: Measured | Difference | float | None, *, more: str, less: str, same: str, within: float = SMALLEST) -> Text:
     """One of three texts, by the spread of a ratio (or of a difference of accuracies): `more` if it is above 1 (0), `less` if it is
     below, `same` if it is equal as far as can be seen. A smaller difference than `within` is never told.
 
     In the texts, {times} becomes the ratio with least and most, {percent} its distance from 1; of accuracies, {points} becomes their
     difference, and {chance} what may be chance. None means that a row that is needed did not run here; the result says so. Where the
-    spread allows no answer, or there are fewer than three measurements, it says that it is too noisy to tell."""
+    spread allows no answer, or there are fewer than three measurements, it says that it is too noisy to tell; so of a plain number,
+    which has no spread."""
     if figure is None:
         return Text(UNMEASURED)
+    if isinstance(figure, (int, float)):
+        figure = measured([figure])
     order = figure.order(within=within) if isinstance(figure, Difference) else figure.order(1.0, within)
     if order is None:
         return Text(

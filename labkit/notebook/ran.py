@@ -134,6 +134,8 @@ class Ran:
                 note = line["reason"]
             elif line["status"] != "ok":
                 note = f"{line['status']}: {line['reason']}"
+            elif any(one.strategy.get("proved") is False for one in self.results[name]):
+                note = "not proved: its class says exact = False"
             spread = {m.key: measured(v) for m in PUBLISHED if (v := [getattr(run, m.key) for run in self.results.get(name, [])])}
             lines.append({**line, **spread, "model": spec.model, "batch_size": spec.batch_size, "note": note})
         lines.sort(key=lambda line: -float(line["images_per_s"] or 0))

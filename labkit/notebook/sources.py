@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.notebook.cells import Html
 from labkit.rows.fields import SpecError, nearest
-from labkit.rows.kinds import STRATEGIES
+from labkit.rows.kinds import STRATEGIES, own_strategies, strategies
 
 # Long lines scroll: JupyterLab would break them in the middle of a word.
 BOX = "font-size:13px;line-height:1.35;padding:6px 10px;margin:0;overflow-x:auto;white-space:pre;word-break:normal"
@@ -39,8 +39,9 @@ def code(name: str) -> Html:
     ("data.batches.Draws").
 
     Raises SpecError for a name that labkit does not have."""
-    if name in STRATEGIES:
-        return fenced(f"labkit/strategies/{name}.py", strategy_file(name).read_text(encoding="utf-8"))
+    if name in strategies():
+        shown = f"labkit/strategies/{name}.py" if name in STRATEGIES else f"{strategy_file(name)}"
+        return fenced(shown, strategy_file(name).read_text(encoding="utf-8"))
     parts = ["strategies", *name.split(".")] if name.partition(".")[0] in STRATEGIES else name.split(".")
     files = (PACKAGE.joinpath(*parts[:n]).with_suffix(".py") for n in range(1, len(parts) + 1))
     file = next((file for file in files if file.is_file()), None)
@@ -70,6 +71,6 @@ def fenced(title: str, source: str) -> Html:
 
 def strategy_file(name: str) -> Path:
     """The file of a strategy. Raises SpecError if there is none."""
-    if name not in STRATEGIES:
-        raise SpecError(f"strategy '{name}': there is no file with this name{nearest(name, STRATEGIES)}")
-    return PACKAGE / "strategies" / f"{name}.py"
+    if name not in (known := strategies()):
+        raise SpecError(f"strategy '{name}': there is no file with this name{nearest(name, known)}")
+    return PACKAGE / "strategies" / f"{name}.py" if name in STRATEGIES else own_strategies()[name]

@@ -21,7 +21,7 @@ from labkit.engine.job import Job
 from labkit.processes import launch
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import process_group
-from labkit.rows.kinds import STRATEGIES, kind_of
+from labkit.rows.kinds import kind_of, strategies
 from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, conditions
 from labkit.runs.plan import plan
@@ -136,7 +136,7 @@ def trace(
     if spec is None:
         raise SpecError(f"{row}: {planned.rows[0].reason}")
     if not exchange and not spec.kind.splits_batch:
-        others = ", ".join(name for name in STRATEGIES if kind_of(name).splits_batch)
+        others = ", ".join(name for name in strategies() if kind_of(name).splits_batch)
         raise SpecError(f"exchange=False: {spec.strategy} cannot compute without its exchange; use one of {others}")
     if spec.strategy == "data_parallel" and spec.device == "cuda":
         raise SpecError(

@@ -14,6 +14,10 @@ from urllib.parse import quote
 
 from labkit.results.table import read_results
 from labkit.rows import params
+from labkit.rows.fields import SpecError
+from labkit.rows.kinds import STRATEGIES
+from labkit.rows.names import UnknownName
+from labkit.rows.spec import Spec
 from labkit.runs.folders import runs_folder
 from labkit.runs.plan import Planned, plan
 from labkit.runs.result import AGAIN, NoResult, Outcomes, Result
@@ -78,8 +82,19 @@ def from_folders(profile: str, overrides: dict[str, Any]) -> Source:
     """What lies in a profile's result folders. Raises SpecError for an unknown profile or a bad override."""
     planned = plan("all", profile, overrides)
     found, notebooks = read_results(planned.label), read_statuses(planned.label)
+    asked = {row.name for row in planned} | set(params.all_names())
+    found = {name: outcomes for name, outcomes in found.items() if name in asked or not of_ones_own(name)}
     rounds = all_rounds(planned.folder)
     return Source(planned.profile, planned.overrides, planned.folder, planned.rows, found, notebooks, rounds)
+
+
+def of_ones_own(name: str) -> bool:
+    """Is it a row of a strategy of one's own, or was it, before somebody removed the file? A report has only those that a group
+    names: a reader of it does not have the others' strategies."""
+    try:
+        return Spec.parse(name).strategy not in STRATEGIES
+    except SpecError as error:
+        return isinstance(error, UnknownName)
 
 
 def from_file(path: Path) -> Source:

@@ -16,9 +16,10 @@ class SpecError(ValueError):
     """A value is wrong, and no run can start with it. The message names the key, the value and the remedy."""
 
 
-def field(default: Any, about: str, *, choices=None, low=None, high=None, above=None, scale=False) -> Any:
-    """A field of a dataclass, with a description and limits: one of `choices`, low <= value <= high, value > above."""
-    limits = {"about": about, "choices": choices, "low": low, "high": high, "above": above, "scale": scale}
+def field(default: Any, about: str, *, choices=None, also=None, low=None, high=None, above=None, scale=False) -> Any:
+    """A field of a dataclass, with a description and limits: one of `choices`, low <= value <= high, value > above.
+    `also`: a function that returns more choices, asked when a value is none of the others."""
+    limits = {"about": about, "choices": choices, "also": also, "low": low, "high": high, "above": above, "scale": scale}
     return dataclasses.field(default=default, metadata=limits)
 
 
@@ -50,7 +51,9 @@ def check_value(f: dataclasses.Field, value: Any) -> None:
             hint = f"; write it in quotes: '{str(value).lower()}'"
         raise SpecError(f"{at}: must be {TYPES[str(wanted)]}, not {type(value).__name__}{hint}")
     if limits["choices"] and value not in limits["choices"]:
-        raise SpecError(f"{at}: there is no such choice{nearest(value, limits['choices'])}")
+        more = limits["also"]() if limits["also"] else ()
+        if value not in more:
+            raise SpecError(f"{at}: there is no such choice{nearest(value, [*limits['choices'], *more])}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high, above = limits["low"], limits["high"], limits["above"]
         if isinstance(value, float) and not math.isfinite(value):

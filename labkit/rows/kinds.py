@@ -1,11 +1,14 @@
 """What the rest of the lab must know of a strategy, and its file does not say. A new strategy file needs no entry here.
 
 Every file in `labkit/strategies/` is a strategy, named as the file. One that is not in KINDS gets the default `Kind()`: ranks that
-each train their own part of every step's images, and exchange something over NCCL or gloo.
+each train their own part of every step's images, and exchange something over NCCL or gloo. So does every file in the folder of
+strategies of one's own, which is no part of the package: an edit there counts for the rows of that strategy alone.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from labkit.system.places import ROOT, place
 
 STRATEGIES = sorted(path.stem for path in (Path(__file__).parents[1] / "strategies").glob("[a-z]*.py"))
 MAX_PROCESSES = 64
@@ -96,11 +99,27 @@ KINDS = {
 SPARE_LOOKS = (("#8c8c8c", "h"), ("#d81b60", "p"), ("#00796b", "d"), ("#a0764f", "<"))  # of strategies that are not in KINDS
 
 
+def own_folder() -> Path:
+    """The folder of strategies of one's own: $LABKIT_STRATEGIES, or my_strategies/ beside the notebooks. It may not exist yet."""
+    return place("LABKIT_STRATEGIES", place("LABKIT_NOTEBOOKS", Path(ROOT) / "notebooks") / "my_strategies")
+
+
+def own_strategies() -> dict[str, Path]:
+    """The strategies of one's own, as they are now: name -> file. A file that has the name of one of the lab's is not among them."""
+    files = {path.stem: path for path in sorted(own_folder().glob("[a-z]*.py"))}
+    return {name: path for name, path in files.items() if name not in STRATEGIES and name.isidentifier()}
+
+
+def strategies() -> list[str]:
+    """The names of all strategies: the lab's, then those of one's own."""
+    return [*STRATEGIES, *own_strategies()]
+
+
 def kind_of(strategy: str) -> Kind:
     """The facts of a strategy. One that is not in KINDS gets the default, with the next of SPARE_LOOKS."""
     if strategy in KINDS:
         return KINDS[strategy]
-    others = [name for name in STRATEGIES if name not in KINDS]
+    others = [name for name in strategies() if name not in KINDS]
     number = others.index(strategy) if strategy in others else 0
     colour, marker = SPARE_LOOKS[number % len(SPARE_LOOKS)]
     return replace(Kind(), colour=colour, marker=marker)

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from labkit.rows.fields import SpecError
-from labkit.rows.kinds import STRATEGIES, kind_of
+from labkit.rows.kinds import kind_of, strategies
 
 PATTERNS = {
     "model": r"(?P<model>[a-z0-9]+)",
@@ -57,7 +57,7 @@ def read_name(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The row fields that the stem of a name states, and the texts of its settings by key. Raises UnknownName for a text that is
     no name, and SpecError for a batch that cannot be divided over the replicas."""
     stem, *settings = name.split("+")
-    for strategy in STRATEGIES:
+    for strategy in strategies():
         template = kind_of(strategy).stem.replace("{strategy}", strategy)
         pattern = re.sub(r"{(\w+)}", lambda part: PATTERNS[part[1]], template)
         if match := re.fullmatch(pattern, stem):

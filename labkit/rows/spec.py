@@ -14,7 +14,7 @@ from typing import Any
 from labkit.rows import names
 from labkit.rows.catalog import DATASETS
 from labkit.rows.fields import SpecError, check_value, field, nearest, read_text, scale
-from labkit.rows.kinds import MAX_PROCESSES, STRATEGIES, Kind, kind_of, users_of
+from labkit.rows.kinds import MAX_PROCESSES, STRATEGIES, Kind, kind_of, own_strategies, users_of
 
 PUBLISHED_WIDTH = 64
 LAYERS = {"resnet18": 10, "resnet34": 18, "resnet50": 18}  # stem, blocks and head: where a pipeline can be cut
@@ -26,7 +26,7 @@ class Spec:
 
     # fmt: off
     # Row fields that are part of the published names.
-    strategy: str = field("single", "who computes what, and what is exchanged", choices=STRATEGIES)
+    strategy: str = field("single", "who computes what, and what is exchanged", choices=STRATEGIES, also=own_strategies)
     model: str = field("resnet18", "the network", choices=["resnet18", "resnet34", "resnet50"])
     batch_per_rank: int = field(128, "images that one rank (replica, worker) takes in per step", low=1, high=65536)
     world_size: int = field(1, "ranks, replicas or workers that train; a server is one process more", low=1, high=MAX_PROCESSES - 1)

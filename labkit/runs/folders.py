@@ -26,6 +26,11 @@ def runs_folder() -> Path:
     return place("LABKIT_RUNS", params.ROOT / "runs")
 
 
+def proofs_folder() -> Path:
+    """Where proofs of strategies are kept, a folder for each."""
+    return runs_folder() / "probes/prove"
+
+
 def label_of(profile: params.Profile, overrides: dict[str, Any]) -> str:
     """The name of the folder for a profile: its name, and the overrides that change it, as in "quick+epochs=1"."""
     scale = {k: float(v) if FIELDS[k].type == "float" else v for k, v in sorted(overrides.items()) if k in SCALE_FIELDS}
@@ -59,7 +64,7 @@ def keep(folder: Path, outcome: dict[str, Any], began: float) -> None:
 
 def conditions(spec: Spec) -> dict[str, Any]:
     """What a kept result and a new run must have in common, so that the result is still valid for the run."""
-    return {"spec": spec.to_dict()} | surroundings()
+    return {"spec": spec.to_dict()} | surroundings() | {"code": code_digest(spec.strategy)}
 
 
 def surroundings() -> dict[str, Any]:

@@ -27,9 +27,12 @@ from labkit.data.datasets import prepare
 from labkit.engine.job import Job
 from labkit.processes import fork_server, launch
 from labkit.processes.diagnose import RunFailed
+from labkit.processes.digest import code_digest
+from labkit.proof.prove import proof_for
 from labkit.rows.fit import process_group
+from labkit.rows.kinds import own_strategies
 from labkit.rows.spec import Spec
-from labkit.runs.folders import claimed, clear_abandoned, commit, surroundings
+from labkit.runs.folders import claimed, clear_abandoned, commit, proofs_folder, surroundings
 from labkit.runs.plan import Plan
 from labkit.runs.result import AGAIN, throughput
 from labkit.runs.spread import EQUAL_WITHIN, LEAST, Measured, in_rounds
@@ -104,7 +107,12 @@ def file_of(planned: Plan) -> Path:
 
 def conditions_of(planned: Plan) -> dict[str, Any]:
     """All that the speed of a plan's rows depends on."""
-    return surroundings() | {"specs": {row.name: row.spec.to_dict() for row in planned.runnable if row.spec}}
+    own = sorted({row.spec.strategy for row in planned.runnable if row.spec} & own_strategies().keys())
+    return (
+        surroundings()
+        | {"own": [code_digest(name) for name in own]}
+        | {"specs": {row.name: row.spec.to_dict() for row in planned.runnable if row.spec}}
+    )
 
 
 def kept_rounds(planned: Plan) -> Rounds | None:
@@ -146,6 +154,10 @@ def measure(planned: Plan, fresh: bool | float = False, on_turn: OnTurn | None =
     with claimed(planned.folder / "rounds"):
         clear_abandoned()
         fork_server.warm(wait=True)
+        for name, spec in rows.items():
+            proof = proof_for(spec, proofs_folder())
+            if proof is not None and not proof:
+                found.failed[name] = f"not measured: {proof}"
         while len(found.turns) < most:
             specs = {name: spec for name, spec in rows.items() if name not in found.failed}
             if not specs:

@@ -121,6 +121,16 @@ class Measured:
 
     __rmul__ = __mul__
 
+    def __add__(self, other: Measured | float) -> Measured:
+        """The sum, sample by sample. Its relative error is at most the larger one of the two."""
+        if not isinstance(other, Measured):
+            return Measured(tuple(one + other for one in self.samples), self.error, self.freedom, self.busy)
+        samples = tuple(one + two for one, two in zip(self.samples, other.samples, strict=False))
+        error, freedom = max(self.error, other.error), min(self.freedom, other.freedom)
+        return Measured(samples, error, freedom, self.busy or other.busy)
+
+    __radd__ = __add__
+
     def __truediv__(self, other: Measured | float) -> Measured:
         return self * (1 / other)
 

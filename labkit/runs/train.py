@@ -17,13 +17,15 @@ from labkit.data.datasets import prepare
 from labkit.engine.job import Job
 from labkit.processes import fork_server, launch
 from labkit.processes.diagnose import RunFailed
+from labkit.proof.prove import Proof, held, marks, proof_for, spec_of
 from labkit.rows.fit import process_group
+from labkit.rows.kinds import own_strategies
 from labkit.rows.spec import Spec
 from labkit.runs.asked import check_times
-from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, opening, runs_folder
+from labkit.runs.folders import claimed, clear_abandoned, conditions, keep, opening, proofs_folder, runs_folder
 from labkit.runs.plan import Plan, Planned, plan
 from labkit.runs.result import NoResult, Outcomes, Result, throughput
-from labkit.system.files import Unreadable, read_kept, write_json
+from labkit.system.files import Unreadable, read_kept, write_json, write_whole
 from labkit.system.machine import Watch, taken_now
 
 OnProgress = Callable[[Planned, int, list[dict[str, Any]]], None]
@@ -62,7 +64,10 @@ def train_rows(planned: Plan, repeats: int, fresh: bool | float, on_progress: On
 
 
 def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = False, on_progress=None) -> Result | NoResult:
-    """One run of a Spec that fits this machine, or its kept result if that is still valid. `fresh`: see `labkit.run`."""
+    """One run of a Spec that fits this machine, or its kept result if that is still valid. `fresh`: see `labkit.run`.
+
+    A strategy of one's own is proved first, once for each state of its file, and a copy of the file is kept with the run. One that is
+    not single's arithmetic, and does not say `exact = False`, is not trained: the outcome says what differs."""
     folder, spec = runs_folder() / label / spec.name / str(repeat), of_repeat(spec, repeat)
     kept = None if fresh is True else kept_result(folder, spec)
     if kept and kept.started_at >= fresh:
@@ -71,10 +76,18 @@ def run_once(spec: Spec, label: str, repeat: int = 1, fresh: bool | float = Fals
         clear_abandoned()
         data_folder = prepare(spec.dataset)
         fork_server.warm(wait=True)  # else the first row of a session would also measure the start of the fork server
+        own, proof = own_strategies().get(spec.strategy), proof_for(spec, proofs_folder())
         began, watch = time.monotonic(), Watch()
         attempt = opening(spec, label, repeat, folder, time.time())
         try:
-            outcome = attempt | train(spec, folder, data_folder, began, on_progress)
+            if own:
+                write_whole(folder / own.name, own.read_bytes())
+            if proof is None or proof:
+                outcome = attempt | train(spec, folder, data_folder, began, on_progress)
+            else:
+                outcome = attempt | {"status": "failed", "reason": f"not trained: {proof}", "detail": "", "rank": 0}
+            if outcome["status"] == "ok":
+                outcome["strategy"] |= marks(spec, proof)
             outcome |= seen_of_others(watch)
             keep(folder, outcome, began)
         except BaseException as stopped:
@@ -124,6 +137,14 @@ def train(spec: Spec, folder: Path, data_folder: Path, began: float, on_progress
         return figures(launch.launch(job, on_progress), began)
     except RunFailed as failed:
         return {"status": failed.status, "reason": failed.reason, "detail": failed.detail, "rank": failed.rank}
+
+
+def prove(strategy: str, ranks: int = 2, **settings: Any) -> Proof:
+    """Hold a strategy against `single`: is each of its steps the step of one process that trains all images?
+
+    `settings`: its own row fields, such as form="ring". A strategy that hangs or raises gives a Proof with the rank and the reason.
+    Raises SpecError for a name that no strategy has, for wrong settings, and for a strategy that is not meant to equal single."""
+    return held(spec_of(strategy, ranks, settings), proofs_folder())
 
 
 def figures(ranks: list[dict[str, Any]], began: float) -> dict[str, Any]:

@@ -15,17 +15,21 @@ SIGNS = (
 )  # fmt: skip
 
 
-def blame(error: BaseException) -> str:
-    """File, line, class and message of an error that the import of a module of labkit raised, in one line."""
+def blame(error: BaseException, file: Path | None = None) -> str:
+    """File, line, class and message of an error that the import of a module of labkit raised, or that of `file`, in one line."""
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         places.append((error.filename, error.lineno))
         message = error.msg
     else:
         message = str(error)
-    ours = [(Path(file), line) for file, line in places if Path(file).is_relative_to(PACKAGE)]
+    ours = [(Path(name), line) for name, line in places if Path(name) == file or Path(name).is_relative_to(PACKAGE)]
     text = f"{type(error).__name__}: {message}"
-    return f"{ours[-1][0].relative_to(PACKAGE.parent)}, line {ours[-1][1]}: {text}" if ours else text
+    if not ours:
+        return text
+    path, line = ours[-1]
+    shown = path.relative_to(PACKAGE.parent) if path.is_relative_to(PACKAGE) else path
+    return f"{shown}, line {line}: {text}"
 
 
 def killed_by(code: int) -> str:

@@ -1,6 +1,7 @@
 """Where things are: the folders that the environment names, and the folders in which a process that we start looks for modules.
 
-LABKIT_RUNS (results), LABKIT_DATA (data sets), LABKIT_NOTEBOOKS (notebooks): an empty value is none. A relative path means the
+LABKIT_RUNS (results), LABKIT_DATA (data sets), LABKIT_NOTEBOOKS (notebooks), LABKIT_STRATEGIES (strategies of your own): an empty
+value is none. A relative path means the
 folder in which this process stood when it first asked for any of them. It is then written back as an absolute path: a kernel, a
 fork server and a rank, which may stand elsewhere, inherit the same place, and no `os.chdir` or `%cd` moves it. `~` is the home folder.
 
@@ -13,7 +14,7 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-VARIABLES = ("LABKIT_RUNS", "LABKIT_DATA", "LABKIT_NOTEBOOKS")
+VARIABLES = ("LABKIT_RUNS", "LABKIT_DATA", "LABKIT_NOTEBOOKS", "LABKIT_STRATEGIES")
 
 
 def place(variable: str, default: Path | str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from labkit.rows.kinds import STRATEGIES
 from labkit.rows.params import group
 from labkit.rows.spec import FIELDS, Spec
 from tests.helpers.readme_commands import split
@@ -100,10 +101,15 @@ def check_setting(text: str) -> None:
     assert equals and key in FIELDS, f"{text!r} is not KEY=VALUE with a field of Spec"
 
 
+def check_strategy(name: str) -> None:
+    assert name in [*STRATEGIES, "my_idea"], f"{name}: no strategy of the lab, and not the README's own"
+
+
 # What the values of labkit's arguments and options must be, by the name of the Python parameter.
 LABKIT_VALUES: dict[str, Callable[[str], None]] = {
     **dict.fromkeys(["name", "names", "row", "rows"], check_row),
     "profile": check_profile,
+    "strategy": check_strategy,
     **dict.fromkeys(["set", "sets", "set_", "setting", "settings"], check_setting),
 }
 

@@ -1,4 +1,4 @@
-"""The half of the tests that runs inside worker processes: a model with traps, twins, and observed runs.
+"""The half of the tests that runs inside worker processes: twins of the models that `labkit.prove` uses, and observed runs.
 
 A test launches `equality`, `runs` or another function that takes `rank` and `progress`, with many cases at once. A case
 is a dict of Spec fields and, under "_" names, of what to do with it; what comes back is plain data, by case.
@@ -20,14 +20,15 @@ from labkit.engine import loop
 from labkit.engine.job import Job
 from labkit.engine.models import build_model
 from labkit.processes.launch import launch
+from labkit.proof import models
+from labkit.proof.cases import STRONG
 from labkit.rows.spec import Spec
 from labkit.strategies import strategy_class
 from labkit.strategy import Place, learning_rate_factor
 
 CHECK_WEIGHTS = loop.check_weights
 CPU = torch.device("cpu")
-STEPS, IMAGES, CLASSES = 5, 24, 4
-STRONG = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}  # so that no trap stays unseen for five steps
+STEPS, IMAGES = 5, 24
 
 
 def in_workers(function, processes, folder, module="tests.helpers.workers", **arguments):
@@ -35,51 +36,12 @@ def in_workers(function, processes, folder, module="tests.helpers.workers", **ar
     return launch(Job(f"{module}:{function}", processes, Path(folder), arguments))
 
 
-# -- models ---------------------------------------------------------------------------------------------------------
-
-
-class Shift(nn.Module):
-    """A buffer drawn at random: ranks that do not take rank 0's compute something else."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("drawn", torch.randn(6, 1, 1))
-
-    def forward(self, x):
-        return x + self.drawn
-
-
-def traps(unused=True, tied_across=False):
-    frozen = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), Shift(), nn.Tanh())
-    frozen[0].bias.requires_grad_(False)
-    tied = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 6, 3, padding=1), nn.Tanh())
-    tied[2].weight = tied[0].weight  # inside one block, as FSDP's units and a pipeline's stages need it
-    strided = nn.Sequential(nn.Conv2d(6, 6, 3, stride=2, padding=1), nn.Tanh())
-    if tied_across:
-        strided[0].weight = tied[0].weight
-    if unused:  # never gets a gradient, so SGD must leave it alone; a gradient of zeros would let weight decay shrink it
-        strided.register_parameter("never", nn.Parameter(torch.randn(5)))
-    return nn.Sequential(frozen, tied, strided, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, CLASSES)))
-
-
-MODELS = {
-    "traps": traps,
-    "all used": lambda: traps(unused=False),
-    "tied across": lambda: traps(unused=False, tied_across=True),
-    "batch norm": lambda: build_model("resnet18", 4, 3, CLASSES, "batch").double(),
-    "group norm": lambda: build_model("resnet18", 4, 3, CLASSES, "group").double(),
-}
-
-
 def seeded(case, spec, rank):
-    torch.manual_seed(spec.seed + rank)  # as loop.train does: other weights on every rank
-    return MODELS[case["_model"]]().to(memory_format=torch.channels_last if spec.channels_last else torch.contiguous_format)
+    return models.seeded(case["_model"], spec, rank)  # as loop.train does: other weights on every rank
 
 
 def batch(step, model):
-    draw = torch.Generator().manual_seed(1000 + step)
-    x, y = torch.randn(IMAGES, 3, 8, 8, generator=draw), torch.randint(CLASSES, (IMAGES,), generator=draw)
-    return x.to(next(model.parameters()).dtype), y
+    return models.batch(step, model, IMAGES)
 
 
 # -- a strategy's weights beside its twin's -------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     folder = tmp_path_factory.mktemp("notebooks")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_RUNS", str(folder))
+        patch.setenv("LABKIT_STRATEGIES", str(folder / "strategies"))
         patch.delenv("LABKIT_NOTEBOOKS", raising=False)
         statuses = run_notebooks("tiny", deadline_s=600)
         assert statuses == read_statuses("tiny")
@@ -119,3 +120,17 @@ def test_executed_notebook_got_its_parameters(executed: tuple[Path, dict[str, St
     cells = json.loads((executed[0] / path.name).read_text(encoding="utf-8"))["cells"]
     [injected] = ["".join(cell["source"]) for cell in cells if "injected-parameters" in cell["metadata"].get("tags", [])]
     assert 'profile = "tiny"' in injected
+
+
+@pytest.mark.slow
+def test_the_strategies_that_notebooks_write_lie_outside_the_repository(executed: tuple[Path, dict[str, Status]]) -> None:
+    """In the folder that LABKIT_STRATEGIES names; the one beside the notebooks is ignored by git."""
+    written = sorted(path.name for path in (executed[0].parents[1] / "strategies").iterdir())
+    assert written == ["my_ddp.py", "solution_ddp.py"]
+    assert "/notebooks/my_strategies/\n" in (FOLDER.parent / ".gitignore").read_text(encoding="utf-8")
+    cells = nbformat.read(executed[0] / "02_communication_backend.ipynb", as_version=4).cells
+    (blank, run), (solved,) = (
+        [cell.outputs[0].data["text/plain"] for cell in cells if {"strategy", tag} <= set(cell.metadata.get("tags", [])) and "%%" not in cell.source]
+        for tag in ("exercise", "solution")
+    )  # fmt: skip
+    assert "Every gradient is 2.00 times single's" in blank and "Correct the strategy first" in run and "proved." in solved

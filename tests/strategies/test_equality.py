@@ -1,7 +1,7 @@
 """Every exact strategy and setting ends at the weights of one process that trains the whole batch.
 
 After five steps of SGD with momentum, weight decay and a changing learning rate, every rank compares its weights with
-those of a twin that it trains alone. The model (tests.helpers.workers.traps) has traps: tied weights, a frozen parameter, one
+those of a twin that it trains alone. The model (labkit.proof.models.traps) has traps: tied weights, a frozen parameter, one
 that gets no gradient, a random buffer; and every rank starts from other random weights.
 """
 
@@ -12,9 +12,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import labkit.strategies
+from labkit.proof.models import traps
 from labkit.rows.kinds import KINDS, STRATEGIES
 from labkit.strategies import strategy_class
-from tests.helpers.workers import IMAGES, STEPS, batch, in_workers, traps
+from tests.helpers.workers import IMAGES, STEPS, batch, in_workers
 
 RTOL = 1e-5  # with 0.01 as floor for small weights, so that atol is 1e-7
 

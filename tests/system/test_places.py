@@ -1,4 +1,4 @@
-"""LABKIT_RUNS, LABKIT_DATA and LABKIT_NOTEBOOKS: one meaning in every process, wherever it stands."""
+"""LABKIT_RUNS, LABKIT_DATA, LABKIT_NOTEBOOKS and LABKIT_STRATEGIES: one meaning in every process, wherever it stands."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 from labkit.batch.notebooks import notebooks_folder
 from labkit.data.datasets import cache_folder
 from labkit.rows import params
+from labkit.rows.kinds import own_folder
 from labkit.runs.folders import runs_folder
 from labkit.system import places
 from tests.helpers.batch_notebooks import outputs_of, write_notebook
 
 PLACES = {"LABKIT_RUNS": runs_folder, "LABKIT_DATA": cache_folder, "LABKIT_NOTEBOOKS": notebooks_folder}
+PLACES["LABKIT_STRATEGIES"] = own_folder
 SHOWS = """
 import os
 from labkit.batch.notebooks import notebooks_folder
@@ -38,7 +40,8 @@ def unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_empty_is_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usual = {variable: folder() for variable, folder in PLACES.items()}
-    assert list(usual.values()) == [params.ROOT / "runs", tmp_path / "home/.cache/labkit", params.ROOT / "notebooks"]
+    assert list(usual.values()) == [params.ROOT / "runs", tmp_path / "home/.cache/labkit", params.ROOT / "notebooks",
+                                    params.ROOT / "notebooks/my_strategies"]  # fmt: skip
     monkeypatch.chdir(tmp_path)
     for variable in PLACES:
         monkeypatch.setenv(variable, "")
@@ -51,12 +54,12 @@ def test_a_relative_path_is_settled_when_the_first_is_asked_for(
 ) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    for variable, named in zip(PLACES, ("r", "../d", "./n/"), strict=True):
+    for variable, named in zip(PLACES, ("r", "../d", "./n/", "s"), strict=True):
         monkeypatch.setenv(variable, named)
     monkeypatch.chdir(tmp_path / "one")
     PLACES[asked_first]()
     monkeypatch.chdir(tmp_path / "two")
-    right = [tmp_path / "one/r", tmp_path / "d", tmp_path / "one/n"]
+    right = [tmp_path / "one/r", tmp_path / "d", tmp_path / "one/n", tmp_path / "one/s"]
     assert [folder() for folder in PLACES.values()] == right
     told = subprocess.run(STANDS, cwd="/", capture_output=True, text=True, check=True).stdout
     assert json.loads(told) == [str(path) for path in right], "a process that stands elsewhere inherits the same places"
@@ -72,7 +75,7 @@ def test_the_notebooks_of_a_batch_share_the_callers_places(tmp_path: Path, monke
     """The kernel stands in the repository; the caller, the batch and the kernel must mean the same folders."""
     (tmp_path / "nb").mkdir()
     write_notebook(tmp_path / "nb", "20_shows", SHOWS)
-    for variable, named in zip(PLACES, ("out", "data", "nb"), strict=True):
+    for variable, named in zip(PLACES, ("out", "data", "nb", "own"), strict=True):
         monkeypatch.setenv(variable, named)
     environment = {**os.environ, "PYTHONPATH": str(params.ROOT)}
     batch = "from labkit.batch.batch import run_notebooks; print(run_notebooks('tiny')[0].status)"
