@@ -42,7 +42,6 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "my_strategies": "proof.prove",
     "over": "notebook.cells",
     "overview": "notebook.figures",
-    "points": "notebook.ran",
     "prove": "runs.train",
     "rows_table": "notebook.widgets",
     "run": "results.table",

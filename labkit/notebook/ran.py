@@ -78,10 +78,17 @@ class Ran:
                 return figures[one] / figures[other]
         return a / b
 
-    def points(self, one: str, other: str) -> Difference | None:
+    def points(self, one: str, other: str, of: "Ran | None" = None) -> Difference | None:
         """Accuracy of `one` minus accuracy of `other`, in percentage points, and by how much they may differ by chance; None if either
-        is missing, or if both names mean the same run."""
-        return None if self.name_here(one) == self.name_here(other) else points(self, one, self, other)
+        is missing, or if both mean the same run. `of`: the Ran of `other`, if it was trained with other settings than `one`."""
+        of = of or self
+        a = verdict.Row(self.name_here(one), good=self.results.get(self.name_here(one), []))
+        b = verdict.Row(of.name_here(other), good=of.results.get(of.name_here(other), []))
+        if not a.good or not b.good or (a.name == b.name and of is self):
+            return None
+        compared = verdict.compare(METRIC["best_acc_pct"], a, b, {})
+        assert isinstance(compared, Difference)
+        return compared
 
     def speeds(self) -> Grid:
         """Images/s of the rows that were measured in turn, and each over the first. The control is the first row again."""
@@ -159,18 +166,6 @@ class Ran:
             headings |= {metric.key: metric.title["en"].lower(), "published " + metric.key: "published"}
         note = "The published figures are those of NCCL rows. These Gloo rows ran in their place." if facts["nccl"] else ""
         return Grid(lines, headings, note)
-
-
-def points(one: Ran, row: str, other: Ran, other_row: str) -> Difference | None:
-    """The accuracy of a row of one call minus that of a row of another one (with other settings), as `Ran.points`; None if either is
-    missing."""
-    pairs = ((one, one.name_here(row)), (other, other.name_here(other_row)))
-    a, b = (verdict.Row(name, good=ran.results.get(name, [])) for ran, name in pairs)
-    if not a.good or not b.good:
-        return None
-    compared = verdict.compare(METRIC["best_acc_pct"], a, b, {})
-    assert isinstance(compared, Difference)
-    return compared
 
 
 def kept(rows: Any = "all", profile: str = "quick", overrides: dict[str, Any] | None = None, repeats: int = 1000) -> Ran:

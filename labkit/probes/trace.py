@@ -172,18 +172,14 @@ def trace(
 
 def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: str, steps: int, exchange: bool) -> dict[str, Any]:
     """One rank of a trace, in its own process: returns {"rank", "events", "steps", "holds"}, with times of the monotonic clock."""
-    import torch  # late: keeps torch out of a process that does not need it
-
     from labkit.engine.loop import build  # late: keeps torch out of a process that does not need it
-    from labkit.engine.worker import device_of  # late: keeps torch out of a process that does not need it
+    from labkit.engine.worker import take_device  # late: keeps torch out of a process that does not need it
     from labkit.probes.recorder import Recorder, holds  # late: keeps torch out of a process that does not need it
     from labkit.strategies import strategy_class  # late: keeps torch out of a process that does not need it
 
     row = Spec(**spec)
     row = row.but(epochs=row.epochs + WARMUP_STEPS + steps)  # more epochs than these steps can need
-    device = device_of(row, rank, rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = take_device(row, rank, rank)
     strategy: Any
     strategy, data, place, _ = build(row, rank, device, Path(data_folder), None if exchange else strategy_class("single"))
     shard = strategy.shard if exchange else (rank, row.world_size)

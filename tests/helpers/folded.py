@@ -23,7 +23,9 @@ def must_be_folded(cell: dict[str, Any]) -> bool:
     """Is this a cell of parameters or of a solution, or one that chooses a sentence by what was measured?"""
     if cell["cell_type"] != "code":
         return False
-    calls = [node.func for node in ast.walk(ast.parse("".join(cell["source"]))) if isinstance(node, ast.Call)]
+    source = "".join(cell["source"])
+    tree = ast.parse("" if source.startswith("%%") else source)  # a cell that writes a file says nothing
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return bool(TAGS & set(cell["metadata"].get("tags", []))) or any(name_of(call) in SENTENCES for call in calls)
 
 

@@ -15,6 +15,7 @@ import labkit
 from labkit import Lesson, SpecError
 from labkit.notebook.cells import Grid, Html, Picture, over, say, tell
 from labkit.notebook.guesses import DEFAULT, GROUPS
+from labkit.notebook.ran import kept
 from labkit.results.verdict import chance_points
 from labkit.rows.kinds import STRATEGIES
 from labkit.runs.spread import Difference, Measured
@@ -83,6 +84,8 @@ def test_the_whole_arc(capsys):
         chance_points(*(ran.results[name][0].best_acc_pct for name in (GLOO, ONE)), 128)
     )
     assert lesson.table().lines[0]["images_per_s"].median == max(result[0].images_per_s for result in ran.results.values())
+    assert ran.points(GLOO, ONE, of=kept([ONE], "tiny")) == ran.points(GLOO, ONE)
+    assert ran.points(ONE, ONE) is None and ran.points(ONE, ONE, of=kept([ONE], "tiny")).points == 0, "of another training, perhaps"
     again = lesson.run([ONE, NCCL], train=False)
     assert again.rounds == ran.rounds, "what was measured with others is not measured again"
 
