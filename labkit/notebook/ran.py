@@ -78,11 +78,13 @@ class Ran:
                 return figures[one] / figures[other]
         return a / b
 
-    def points(self, one: str, other: str) -> Difference | None:
+    def points(self, one: str, other: str, of: "Ran | None" = None) -> Difference | None:
         """Accuracy of `one` minus accuracy of `other`, in percentage points, and by how much they may differ by chance; None if either
-        is missing, or if both names mean the same run."""
-        a, b = (verdict.Row(name, good=self.results.get(name, [])) for name in (self.name_here(one), self.name_here(other)))
-        if not a.good or not b.good or a.name == b.name:
+        is missing, or if both mean the same run. `of`: the Ran of `other`, if it was trained with other settings than `one`."""
+        of = of or self
+        a = verdict.Row(self.name_here(one), good=self.results.get(self.name_here(one), []))
+        b = verdict.Row(of.name_here(other), good=of.results.get(of.name_here(other), []))
+        if not a.good or not b.good or (a.name == b.name and of is self):
             return None
         compared = verdict.compare(METRIC["best_acc_pct"], a, b, {})
         assert isinstance(compared, Difference)
