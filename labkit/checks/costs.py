@@ -106,7 +106,7 @@ def check_macs_per_gradient_byte(student: Student) -> Verdict:
         )
     return student.passed(
         "The result is batch × side² / 4: channels and kernel cancel. Late layers have a small side, so they compute little for each "
-        "byte. Their messages cost most, but backward computes their gradients first."
+        "byte. They have most of the bytes, and backward computes their gradients first."
     )
 
 
@@ -207,5 +207,5 @@ def check_step_s(student: Student) -> Verdict:
                 ],
             )
     return student.passed(
-        "With ahead, a step is never shorter than its input. If the input is the longer one, AMP or a second rank bring nothing."
+        "With ahead, a step is never shorter than its input. If the input is the longer one, faster compute brings nothing."
     )

@@ -171,7 +171,7 @@ def factors() -> Figure:
     s.text(
         0.2,
         3.85,
-        "Why: a step is a sum of parts, and a change shortens one of them (schematic, lengths are not measured):",
+        "The simplest model: a step is a sum of parts, and a change shortens one of them (lengths are not measured):",
         11.5,
         ha="left",
         color=GREY,
