@@ -53,7 +53,7 @@ class Counter:
     """Counts the messages of this process from its first `count()` on: `messages` is {verb: [count, bytes]}.
 
     The bytes of a message are its payload: the larger of what goes into the verb and what comes out of it. So an all-gather and a
-    reduce-scatter count the whole tensor, not this rank's part; a barrier counts 0. (`sent_by_formula` says what of it a rank sends.)
+    reduce-scatter count the whole tensor, not this rank's part; a barrier counts 0. (`engine.formula.sent_by_formula` says what of it a rank sends.)
 
     `seen`, for a probe: called after each message was started, with verb, bytes, peer (the other's rank among all; None for a
     verb of the whole group), group, work, whether the tensor lies in host memory, and when it was called (s, monotonic clock)."""
@@ -115,23 +115,14 @@ def first_tensor(arguments: Any) -> Tensor:
     )
 
 
-def sent_by_formula(verb: str, payload_bytes: float, ranks: int, backend: str = "gloo") -> float | None:
-    """Bytes that each of `ranks` ranks sends for a payload (see `Counter`); None if it is not the same for each rank.
-
-    An all-reduce is a reduce-scatter and an all-gather, (N-1)/N of the payload each (Patarasuk and Yuan, 2009). Gloo has no
-    reduce-scatter of its own: torch makes an all-reduce of it, and keeps a part (torch 2.14, ProcessGroupGloo.cpp)."""
-    part = (ranks - 1) / ranks * payload_bytes
-    reduce_scatter = 2 * part if backend == "gloo" else part
-    known = {"all_reduce": 2 * part, "all_gather": part, "reduce_scatter": reduce_scatter, "all_to_all": part}
-    return (known | {"send": payload_bytes, "recv": 0.0, "barrier": 0.0}).get(verb)
-
-
 class Traffic:
     """What a rank sent in a training step: the mean over the steps between `begin` and `end`. The last pair counts."""
 
     def __init__(self, sockets: bool):
         """`sockets`: do all messages travel through sockets of this process (gloo)? Else the kernel's count is no count of them."""
-        self.sockets, self.per_step, self.sent_bytes_per_step = sockets, {}, None
+        self.sockets = sockets
+        self.per_step: dict[str, list[float]] = {}
+        self.sent_bytes_per_step: float | None = None
         COUNTER.count()
 
     def begin(self, step: int) -> None:

@@ -1,11 +1,14 @@
 """Drawings, and figures of results and of probes, for notebooks. Each has a sentence that says what it shows."""
 
+import statistics
 from typing import Any
 
+from labkit.engine.formula import sent_by_formula
 from labkit.notebook.cells import Grid, Picture, Text
 from labkit.notebook.ran import Ran
 from labkit.probes.doctor import examine
-from labkit.probes.wire import wire
+from labkit.probes.wire import BEFORE, wire
+from labkit.probes.wire import latency as waits
 from labkit.processes.launch import in_a_rank
 from labkit.results.metrics import METRIC
 from labkit.results.ranks import agreement as ranks
@@ -135,6 +138,78 @@ def messages(ranks: int = 2, **more: Any) -> Picture:
     from labkit.plots.wire import wire_figure as figure  # late: keeps matplotlib out of a process that does not need it
 
     return Picture(figure(wire(ranks, **more)), "Time of an all-reduce, and of a memory copy, over the size of the message")
+
+
+def latency(step: Any = None, ranks: int = 2) -> Grid:
+    """The latency of a message of one number after other messages, a pause, computing, and copying; and at the end of the steps of
+    the trace `step`, if there is one."""
+    lines = [
+        {"before": BEFORE[one["before"]], **{key: 1e6 * one[f"{key}_s"] for key in ("median", "min", "max")}}
+        for one in waits(ranks)
+    ]
+    if step and step.link:
+        lines.append({"before": f"a training step of {step.spec.name}", "median": 1e6 * step.link["group"][0]})
+    headings = {"before": "before the message", "median": "latency (µs, median)", "min": "least", "max": "most"}
+    return Grid(lines, headings, "From the last rank's call of an all-reduce of one number, until every rank goes on.")
+
+
+def sent(ran: Ran) -> Grid:
+    """What each rank sends in a training step: messages and bytes as counted, by the formula, and as the kernel counted them."""
+    lines: list[dict[str, Any]] = []
+    for name, repeats in ran.results.items():
+        spec = repeats[0].spec
+        for rank in repeats[0].ranks:
+            counted = rank.messages_per_step
+            parts = [sent_by_formula(verb, n, spec.processes, spec.backend) for verb, (_, n) in counted.items()]
+            by_formula = None if None in parts else sum(part for part in parts if part is not None) / 2**10
+            verbs = ", ".join(f"{count:g} {verb}" for verb, (count, _) in counted.items()) or "none"
+            kernel = rank.sent_bytes_per_step
+            lines.append({"row": name, "rank": "server" if spec.is_server(rank.rank) else rank.rank, "verbs": verbs})
+            lines[-1] |= {"payload": sum(n for _, n in counted.values()) / 2**10, "formula": by_formula}
+            lines[-1] |= {"kernel": None if kernel is None else kernel / 2**10}
+    headings = {"row": "row", "rank": "rank", "verbs": "messages in a step", "payload": "their payload (KiB)"}
+    note = (
+        "Payload: the whole tensor of each message, sent or received. By the formula: what of it the rank sends. The kernel counts "
+        "all bytes that left the process, with gloo's headers; –: not counted (NCCL does not use these sockets)."
+    )
+    return Grid(lines, headings | {"formula": "sent, by the formula (KiB)", "kernel": "sent, counted by the kernel (KiB)"}, note)
+
+
+PARTS = {  # of `labkit.probes.parts` -> in words, and what would make it shorter
+    "moving": ("moving bytes", "A faster link, or fewer bytes, would help."),
+    "latency": ("latency", "Fewer messages would help; a faster link would not."),
+    "delayed": (
+        "delays of messages that neither latency nor bytes explain",
+        "So it is when the threads that send must wait for a core. A faster link would not help.",
+    ),
+    "peer": ("waiting for a slower rank", "Ranks that come at the same time would help; a faster link would not."),
+    "waking": ("waking up after a message", "A faster link would not help."),
+    "other": ("the rest (copies, Python, the loss)", "A faster link would not help."),
+}
+
+
+def exchange(trace: Any) -> Text:
+    """What the ranks of a trace did while they computed nothing, and whether a faster link would help: only if moving bytes is the
+    largest part in each recorded step, of at least three. Times are means over the training ranks; median, least and most of the steps."""
+    waited = trace and trace.waited()
+    if not waited:
+        return Text("*The messages of this row were not measured here: it did not run, sent none, or sent them over NCCL.*")
+
+    def told(part: str) -> str:
+        ms = [1e3 * s for s in waited.seconds[part]]
+        return f"{statistics.median(ms):.1f} ms ({min(ms):.1f} to {max(ms):.1f})"
+
+    shares = [moved / step for moved, step in zip(waited.seconds["moving"], waited.seconds["step"], strict=True)]
+    order = sorted(PARTS, key=lambda part: -statistics.median(waited.seconds[part]))
+    parts = "; ".join(f"{PARTS[part][0]} {told(part)}" for part in order)
+    text = f"A step takes {told('step')}. While its ranks compute nothing: {parts}. "
+    if waited.clear:
+        text += f"The largest part, in every step, is {PARTS[waited.largest][0]}. {PARTS[waited.largest][1]} "
+    else:
+        text += "No part is the largest in every step: these steps are too noisy to tell which part decides. "
+    return Text(
+        f"{text}Moving the bytes is {100 * min(shares):.1f} to {100 * max(shares):.1f} % of a step: no link can save more."
+    )
 
 
 def picture_or_note(draw: Any, data: Any, alt: str) -> Picture | Text:

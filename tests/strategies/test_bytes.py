@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from labkit.engine.counted import COUNTER, Counter, Traffic, bytes_in, sent_by_formula, sent_bytes
+from labkit.engine.counted import COUNTER, Counter, Traffic, bytes_in, sent_bytes
+from labkit.engine.formula import sent_by_formula
 from labkit.runs import train
 from labkit.runs.folders import runs_folder
 
