@@ -57,7 +57,7 @@ class Stamps:
                 if message["ended"] and not message["went_on"]:
                     message |= {"waited": message["ended"], "went_on": time.monotonic()}
 
-        dist.Work.wait, precision.backward = timed_wait, timed_backward  # type: ignore[method-assign]
+        dist.Work.wait, precision.backward = timed_wait, timed_backward  # type: ignore[assignment, method-assign]
 
     def seen(self, verb: str, n: int, peer: int | None, group: Any, work: Any, in_host_memory: bool, called: float) -> None:
         """A message was started (see `Counter` in counted.py)."""

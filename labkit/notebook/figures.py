@@ -142,15 +142,30 @@ def messages(ranks: int = 2, **more: Any) -> Picture:
 
 def latency(step: Any = None, ranks: int = 2) -> Grid:
     """The latency of a message of one number after other messages, a pause, computing, and copying; and at the end of the steps of
-    the trace `step`, if there is one."""
-    lines = [
-        {"before": BEFORE[one["before"]], **{key: 1e6 * one[f"{key}_s"] for key in ("median", "min", "max")}}
-        for one in waits(ranks)
+    the trace `step`, if there is one. The note says which of them differ beyond their spread (quartiles that do not overlap)."""
+    keys = ("median", "low", "high", "min", "max")
+    lines = [{"before": BEFORE[one["before"]], **{key: 1e6 * one[f"{key}_s"] for key in keys}} for one in waits(ranks)]
+    reasons = [
+        (0, 1, "Threads that sleep must be woken by the kernel"),
+        (1, 2, "Computing costs more than sleeping: woken threads meet busy cores"),
+        (2, 3, "Copying has driven out of the caches what a message needs"),
+    ]
+    told = [
+        f"{why}: {lines[b]['median']:,.0f} µs after {lines[b]['before']}, {lines[a]['median']:,.0f} after {lines[a]['before']}."
+        if lines[b]["low"] > lines[a]["high"]
+        else f"After {lines[b]['before']} it is not longer, beyond the spread, than after {lines[a]['before']}."
+        for a, b, why in reasons
     ]
     if step and step.link:
         lines.append({"before": f"a training step of {step.spec.name}", "median": 1e6 * step.link["group"][0]})
-    headings = {"before": "before the message", "median": "latency (µs, median)", "min": "least", "max": "most"}
-    return Grid(lines, headings, "From the last rank's call of an all-reduce of one number, until every rank goes on.")
+    headings = {
+        "before": "before the message",
+        "median": "latency (µs, median)",
+        "low": "a quarter is below",
+        "high": "a quarter is above",
+    }
+    about = "From the last rank's call of an all-reduce of one number until every rank goes on."
+    return Grid(lines, headings | {"min": "least", "max": "most"}, " ".join([about, *told]))
 
 
 def sent(ran: Ran) -> Grid:
@@ -188,28 +203,29 @@ PARTS = {  # of `labkit.probes.parts` -> in words, and what would make it shorte
 }
 
 
-def exchange(trace: Any) -> Text:
+def exchange(traces: Any) -> Text:
     """What the ranks of a trace did while they computed nothing, and whether a faster link would help: only if moving bytes is the
-    largest part in each recorded step, of at least three. Times are means over the training ranks; median, least and most of the steps."""
-    waited = trace and trace.waited()
+    largest part in each recorded step, of at least three. Times are means over the training ranks; median, least and most of the
+    steps. Of several traces, {name: trace}, a list."""
+    if isinstance(traces, dict):
+        return Text("\n".join(f"- **{name}**: {exchange(one)}" for name, one in traces.items()))
+    waited = traces and traces.waited()
     if not waited:
-        return Text("*The messages of this row were not measured here: it did not run, sent none, or sent them over NCCL.*")
+        return Text("*Not measured: the row did not run here, sent no message, or sent its messages over NCCL.*")
 
     def told(part: str) -> str:
         ms = [1e3 * s for s in waited.seconds[part]]
         return f"{statistics.median(ms):.1f} ms ({min(ms):.1f} to {max(ms):.1f})"
 
-    shares = [moved / step for moved, step in zip(waited.seconds["moving"], waited.seconds["step"], strict=True)]
+    shares = [100 * moved / step for moved, step in zip(waited.seconds["moving"], waited.seconds["step"], strict=True)]
     order = sorted(PARTS, key=lambda part: -statistics.median(waited.seconds[part]))
     parts = "; ".join(f"{PARTS[part][0]} {told(part)}" for part in order)
     text = f"A step takes {told('step')}. While its ranks compute nothing: {parts}. "
     if waited.clear:
         text += f"The largest part, in every step, is {PARTS[waited.largest][0]}. {PARTS[waited.largest][1]} "
     else:
-        text += "No part is the largest in every step: these steps are too noisy to tell which part decides. "
-    return Text(
-        f"{text}Moving the bytes is {100 * min(shares):.1f} to {100 * max(shares):.1f} % of a step: no link can save more."
-    )
+        text += "No part is the largest in every step: too noisy to tell which part decides. "
+    return Text(f"{text}Moving the bytes is {min(shares):.1f} to {max(shares):.1f} % of a step; a faster link cannot save more.")
 
 
 def picture_or_note(draw: Any, data: Any, alt: str) -> Picture | Text:

@@ -79,7 +79,7 @@ class Trace:
         """For each rank, for each recorded step: the seconds of `split_of`."""
         phases = phases_of(self.ranks, self.link)
         return [
-            [split_of(rank["events"], *step, spans) for step in rank["steps"]]
+            [split_of(rank["events"], start, end, spans) for start, end in rank["steps"]]
             for rank, spans in zip(self.ranks, phases, strict=True)
         ]
 

@@ -114,12 +114,13 @@ def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend
 
 
 def latency(ranks: int = 2, turns: int = 15, fresh: bool = False) -> list[dict[str, Any]]:
-    """The latency of gloo on CPUs after other work: a dict for each key of BEFORE: before, ranks, median_s, min_s, max_s, over `turns`.
+    """The latency of gloo on CPUs after other work: a dict for each key of BEFORE: before, ranks, and median_s, low_s, high_s (quartiles), min_s,
+    max_s of `turns`.
 
     It is the time of an all-reduce of one number from the last rank's call until all ranks go on, so no rank's lateness is in it.
     Kept and read again as in `wire`. Raises SpecError for a wrong number of ranks or turns; RunFailed if a rank fails."""
-    if not 2 <= ranks <= 64 or not 1 <= turns <= 1000:
-        raise SpecError(f"ranks={ranks!r}, turns={turns!r}: must be from 2 to 64, and from 1 to 1000")
+    if not 2 <= ranks <= 64 or not 2 <= turns <= 1000:
+        raise SpecError(f"ranks={ranks!r}, turns={turns!r}: must be from 2 to 64, and from 2 to 1000")
     folder = runs_folder() / "probes/wire" / f"latency-{ranks}-{turns}"
     about = surroundings() | {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
     kept = None if fresh else read_kept(folder / "latency.json", about)
@@ -132,9 +133,9 @@ def latency(ranks: int = 2, turns: int = 15, fresh: bool = False) -> list[dict[s
     for before in BEFORE:
         turns_of_ranks = zip(*(rank[before] for rank in kept["ranks"]), strict=True)  # [(called, went on) of each rank], by turn
         took = [max(on for _, on in turn) - max(called for called, _ in turn) for turn in turns_of_ranks]
-        lines.append(
-            {"before": before, "ranks": ranks, "median_s": statistics.median(took), "min_s": min(took), "max_s": max(took)}
-        )
+        low, _, high = statistics.quantiles(took, n=4, method="inclusive")
+        lines.append({"before": before, "ranks": ranks, "median_s": statistics.median(took), "low_s": low, "high_s": high})
+        lines[-1] |= {"min_s": min(took), "max_s": max(took)}
     return lines
 
 
