@@ -147,8 +147,8 @@ def latency(step: Any = None, ranks: int = 2) -> Grid:
     lines = [{"before": BEFORE[one["before"]], **{key: 1e6 * one[f"{key}_s"] for key in keys}} for one in waits(ranks)]
     reasons = [
         (0, 1, "Threads that sleep must be woken by the kernel"),
-        (1, 2, "Computing costs more than sleeping: woken threads meet busy cores"),
-        (2, 3, "Copying has driven out of the caches what a message needs"),
+        (1, 2, "Sleeping threads are not the whole cause, because a rank that computed waits longer"),
+        (2, 3, "What a message needs is no longer in the caches"),
     ]
     told = [
         f"{why}: {lines[b]['median']:,.0f} µs after {lines[b]['before']}, {lines[a]['median']:,.0f} after {lines[a]['before']}."
@@ -174,14 +174,14 @@ def sent(ran: Ran) -> Grid:
     for name, repeats in ran.results.items():
         spec = repeats[0].spec
         for rank in repeats[0].ranks:
-            counted = rank.messages_per_step
-            parts = [sent_by_formula(verb, n, spec.processes, spec.backend) for verb, (_, n) in counted.items()]
-            by_formula = None if None in parts else sum(part for part in parts if part is not None) / 2**10
-            verbs = ", ".join(f"{count:g} {verb}" for verb, (count, _) in counted.items()) or "none"
+            line: dict[str, Any] = {"row": name, "rank": "server" if spec.is_server(rank.rank) else rank.rank}
+            if (counted := rank.messages_per_step) is not None:
+                sends = [sent_by_formula(verb, n, spec.processes, spec.backend) for verb, (_, n) in counted.items()]
+                line["verbs"] = ", ".join(f"{count:g} {verb}" for verb, (count, _) in counted.items()) or "none"
+                line["payload"] = sum(n for _, n in counted.values()) / 2**10
+                line["formula"] = None if None in sends else sum(n for n in sends if n is not None) / 2**10
             kernel = rank.sent_bytes_per_step
-            lines.append({"row": name, "rank": "server" if spec.is_server(rank.rank) else rank.rank, "verbs": verbs})
-            lines[-1] |= {"payload": sum(n for _, n in counted.values()) / 2**10, "formula": by_formula}
-            lines[-1] |= {"kernel": None if kernel is None else kernel / 2**10}
+            lines.append(line | {"kernel": None if kernel is None else kernel / 2**10})
     headings = {"row": "row", "rank": "rank", "verbs": "messages in a step", "payload": "their payload (KiB)"}
     note = (
         "Payload: the whole tensor of each message, sent or received. By the formula: what of it the rank sends. The kernel counts "

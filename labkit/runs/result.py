@@ -39,7 +39,7 @@ class RankFigures:
     `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted.
     `messages_per_step`: {verb: [messages, bytes of their payload]} of a training step, the mean over the last epoch's steps after the
     warm-up; evaluation is not in it (`engine.counted.Counter`). `sent_bytes_per_step`: bytes that left this process in such a step, as
-    the kernel counted them on its sockets, with gloo's headers; None: not counted (NCCL, or not Linux)."""
+    the kernel counted them on its sockets, with gloo's headers. None: not counted (a result of before it was; NCCL; not Linux)."""
 
     rank: int
     shard: tuple[int, int] | None
@@ -52,9 +52,9 @@ class RankFigures:
     data_wait_s: float
     steps: int
     first_step_at: float
-    messages_per_step: dict[str, list[float]]
-    sent_bytes_per_step: float | None
     strategy: dict[str, Any]
+    messages_per_step: dict[str, list[float]] | None = None
+    sent_bytes_per_step: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,10 +198,13 @@ TYPES: dict[str, Callable[[Any], bool]] = {  # by the annotation of a field, or 
     "dict": lambda value: isinstance(value, dict),
     "dict[str, str]": lambda value: isinstance(value, dict) and all(map(text, [*value, *value.values()])),
     "float | None": lambda value: value is None or TYPES["float"](value),
-    "dict[str, list[float]]": lambda value: (
-        isinstance(value, dict)
-        and all(isinstance(pair, list) and len(pair) == 2 and all(map(TYPES["float"], pair)) for pair in value.values())
-        and all(map(text, value))
+    "dict[str, list[float]] | None": lambda value: (
+        value is None
+        or (
+            isinstance(value, dict)
+            and all(isinstance(pair, list) and len(pair) == 2 and all(map(TYPES["float"], pair)) for pair in value.values())
+            and all(map(text, value))
+        )
     ),
     "Spec": lambda value: isinstance(value, dict),
     "Machine": lambda value: isinstance(value, dict),

@@ -77,13 +77,16 @@ def test_what_a_rank_sends_stands_under_its_heading():
         0, (0, 2), messages_per_step={"send": [1, 2048], "recv": [1, 1024]}, sent_bytes_per_step=2560.0, **of_a_rank
     )
     server = RankFigures(2, None, messages_per_step={"broadcast": [2, 2048]}, sent_bytes_per_step=None, **of_a_rank)
-    ran = SimpleNamespace(results={"ps": [SimpleNamespace(spec=spec, ranks=[worker, server])]})
+    ran = SimpleNamespace(
+        results={"ps": [SimpleNamespace(spec=spec, ranks=[worker, server, RankFigures(1, (1, 2), **of_a_rank)])]}
+    )
     shown = sent(ran)
-    first, second = ({heading: line[key] for key, heading in shown.headings.items()} for line in shown.lines)
+    first, second, old = ({heading: line.get(key) for key, heading in shown.headings.items()} for line in shown.lines)
     assert first == {"row": "ps", "rank": 0, "messages in a step": "1 send, 1 recv", "their payload (KiB)": 3.0,
                      "sent, by the formula (KiB)": 2.0, "sent, counted by the kernel (KiB)": 2.5}  # fmt: skip
     assert second["rank"] == "server" and second["sent, by the formula (KiB)"] is None
     assert second["sent, counted by the kernel (KiB)"] is None
+    assert [*old.values()] == ["ps", 1, None, None, None, None], "a result of before messages were counted"
 
 
 def test_a_latency_is_called_longer_only_beyond_its_spread(monkeypatch):
@@ -101,5 +104,5 @@ def test_a_latency_is_called_longer_only_beyond_its_spread(monkeypatch):
     note = latency(SimpleNamespace(link={"group": (0.002, 1.0)}, spec=SimpleNamespace(name="a row"))).note
     assert "Threads that sleep must be woken by the kernel: 300 µs after a pause of 20 ms, 100 after other messages" in note
     assert "After 20 ms of computing in the caches it is not longer, beyond the spread, than after a pause of 20 ms." in note
-    assert "Copying has driven out of the caches" in note
+    assert "What a message needs is no longer in the caches: 1,100 µs" in note
     assert latency(SimpleNamespace(link={"group": (0.002, 1.0)}, spec=SimpleNamespace(name="a row"))).lines[-1]["median"] == 2000
