@@ -36,7 +36,10 @@ class Epoch:
 class RankFigures:
     """What one rank measured. `shard` (i, n): it trained part i of the n parts of each step's images; None for a server.
 
-    `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted."""
+    `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted.
+    `messages_per_step`: {verb: [messages, bytes of their payload]} of a training step, the mean over the last epoch's steps after the
+    warm-up; evaluation is not in it (`engine.counted.Counter`). `sent_bytes_per_step`: bytes that left this process in such a step, as
+    the kernel counted them on its sockets, with gloo's headers. None: not counted (a result of before it was; NCCL; not Linux)."""
 
     rank: int
     shard: tuple[int, int] | None
@@ -50,6 +53,8 @@ class RankFigures:
     steps: int
     first_step_at: float
     strategy: dict[str, Any]
+    messages_per_step: dict[str, list[float]] | None = None
+    sent_bytes_per_step: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +219,15 @@ TYPES: dict[str, Callable[[Any], bool]] = {  # by the annotation of a field, or 
     "list": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
     "dict": lambda value: isinstance(value, dict),
     "dict[str, str]": lambda value: isinstance(value, dict) and all(map(text, [*value, *value.values()])),
+    "float | None": lambda value: value is None or TYPES["float"](value),
+    "dict[str, list[float]] | None": lambda value: (
+        value is None
+        or (
+            isinstance(value, dict)
+            and all(isinstance(pair, list) and len(pair) == 2 and all(map(TYPES["float"], pair)) for pair in value.values())
+            and all(map(text, value))
+        )
+    ),
     "Spec": lambda value: isinstance(value, dict),
     "Machine": lambda value: isinstance(value, dict),
     "tuple[str, ...]": lambda value: isinstance(value, (list, tuple)) and all(map(text, value)),
