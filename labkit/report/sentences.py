@@ -54,10 +54,8 @@ class Say:
 
     def notes(self) -> list[Markup]:
         """What a reader must know before the figures are compared."""
-        said = []
-        for note in self.view["notes"]:
-            said.append(self.t(f"note.{note['kind']}", **note | {"names": self.t.codes(note.get("names", []))}))
-        return said
+        notes = self.view["notes"]
+        return [self.t(f"note.{note['kind']}", **note | {"names": self.t.codes(note.get("names", []))}) for note in notes]
 
     def links(self, names: list[str]) -> Markup:
         """A list of rows, each as a link to its results."""
