@@ -85,9 +85,8 @@ def test_the_whole_arc(capsys):
     )
     assert lesson.table().lines[0]["images_per_s"].median == max(result[0].images_per_s for result in ran.results.values())
     assert ran.points(GLOO, ONE, of=kept([ONE], "tiny")) == ran.points(GLOO, ONE)
-    assert ran.points(ONE, ONE) is None and ran.points(ONE, ONE, of=kept([ONE], "tiny")).points == 0, (
-        "of another training, perhaps"
-    )
+    assert ran.ratio("train_loss", GLOO, ONE, of=kept([ONE], "tiny")) == ran.ratio("train_loss", GLOO, ONE)
+    assert ran.points(ONE, ONE) is None and ran.points(ONE, ONE, of=kept([ONE], "tiny")).points == 0, "of another training, perhaps"
     again = lesson.run([ONE, NCCL], train=False)
     assert again.rounds == ran.rounds, "what was measured with others is not measured again"
 
@@ -236,3 +235,11 @@ def test_a_table_breaks_names_after_underscores_and_figures_never():
 def test_a_table_escapes_what_it_shows():
     grid = Grid([{"a": "<b>", "n": 1234.5}], {"a": "A", "n": "N"})
     assert "&lt;b&gt;" in grid.html() and "1,234" in grid.html()
+
+
+def test_rows_are_traced_with_what_is_asked_for_each(monkeypatch):
+    monkeypatch.setattr("labkit.notebook.lesson.traces", lambda wanted, rounds, fresh: wanted)
+    asked = {"as it is": GLOO, "silent": (GLOO, False), "wide": (GLOO, True, {"width": 16})}
+    wanted = Lesson(1, profile="tiny", overrides={"epochs": 1}).traces(asked)
+    assert [one["exchange"] for one in wanted.values()] == [True, False, True]
+    assert [one["overrides"] for one in wanted.values()] == [{"epochs": 1}, {"epochs": 1}, {"epochs": 1, "width": 16}]
