@@ -71,7 +71,8 @@ AGREEMENT |= {"untold": "too noisy to tell", "hardly": "almost no common order",
 
 
 def agreement(ran: Ran) -> Grid:
-    """Do all rows together have the published order? Rank correlations (Spearman's rho, Kendall's tau), and numbers of pairs of rows."""
+    """Do all rows together have the published order? Rank correlations (Spearman's rho, Kendall's tau), and numbers of pairs of rows.
+    There is no correlation where most pairs cannot be told apart here: then the order of the medians is mostly chance."""
     lines = [
         {**one, **one["kinds"], "figure": METRIC[one["figure"]].title["en"], "level": AGREEMENT[one["level"]]}
         for one in ranks(ran.rows())
@@ -84,9 +85,9 @@ def agreement(ran: Ran) -> Grid:
         "kendall": "Kendall",
         "pairs": "pairs of rows",
     }
-    return Grid(
-        lines, headings | {"same": "as published", "equal": "indistinguishable in both", "opposite": "in the opposite order"}
-    )
+    kinds = {"same": "as published", "opposite": "in the opposite order", "equal": "indistinguishable in both"}
+    kinds |= {"tie_only_here": "different as published, indistinguishable here", "untold": "too noisy to tell here"}
+    return Grid(lines, headings | kinds | {"tie_only_published": "indistinguishable as published, different here"})
 
 
 def factors(ran: Ran, *names: str) -> Picture | Text:

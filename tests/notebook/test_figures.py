@@ -13,21 +13,23 @@ from labkit.runs.result import RankFigures
 
 
 def test_agreement_is_counted_under_its_heading(monkeypatch):
-    kinds = {"same": 7, "equal": 2, "opposite": 1, "tie_only_here": 0, "tie_only_published": 0}
+    kinds = {"same": 7, "equal": 2, "opposite": 1, "tie_only_here": 4, "tie_only_published": 3, "untold": 5}
     line = {
         "figure": "images_per_s",
         "n": 5,
         "level": "partly",
         "spearman": "+0.50",
         "kendall": "+0.40",
-        "pairs": 10,
+        "pairs": 22,
         "kinds": kinds,
     }
     monkeypatch.setattr("labkit.notebook.figures.ranks", lambda rows: [line])
     shown = agreement(SimpleNamespace(rows=list))
     told = {heading: shown.lines[0][key] for key, heading in shown.headings.items()}
     assert told == {"figure": "Images/s", "rows": 5, "order": "partly the same order", "Spearman": "+0.50", "Kendall": "+0.40",
-                    "pairs of rows": 10, "as published": 7, "indistinguishable in both": 2, "in the opposite order": 1}  # fmt: skip
+                    "pairs of rows": 22, "as published": 7, "indistinguishable in both": 2, "in the opposite order": 1,
+                    "different as published, indistinguishable here": 4, "too noisy to tell here": 5,
+                    "indistinguishable as published, different here": 3}  # fmt: skip
 
 
 def test_a_cell_has_the_digits_that_count():

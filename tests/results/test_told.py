@@ -14,8 +14,10 @@ from labkit.notebook.ran import kept
 from labkit.plots import overviews
 from labkit.processes import fork_server
 from labkit.results.table import kept_lines
+from labkit.runs.folders import runs_folder
 from labkit.runs.plan import plan
-from tests.helpers.made_up import CPU, cells, put, put_thrice, results_now, rows_now, section, use
+from labkit.runs.rounds import all_rounds
+from tests.helpers.made_up import CPU, cells, put, put_rounds, put_thrice, results_now, rows_now, section, use
 from tests.helpers.report_pages import written
 
 SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"  # published: 74 %, 4950 images/s, 1294 MB
@@ -143,6 +145,19 @@ def test_a_lesson_sets_each_row_beside_the_first(lesson):
     words = [("images_per_s", "images/s"), ("published images_per_s", "published"), ("best_acc_pct", "accuracy"),
              ("published best_acc_pct", "published"), ("max_mem_mib", "memory"), ("published max_mem_mib", "published")]  # fmt: skip
     assert list(lesson.ratios().headings.items())[1:] == words
+
+
+def test_a_lessons_ratios_say_where_the_speeds_come_from(lesson):
+    """From trainings that were not in turn, from rounds, or from rounds whose control was not equal."""
+    assert lesson.ratios().note.endswith("Images/s come from the trainings, which were not measured in turn.")
+    rates = {SINGLE: 1000.0, DP: 1500.0, DDP: 800.0}
+    for number, (control, told) in enumerate(
+        [(1.0, ""), (0.5, "too noisy to tell (噪声过大，无法判断); the control came out 2.00")], 1
+    ):
+        put_rounds(rates, control=control, number=number)
+        lesson.ran.rounds = all_rounds(runs_folder() / "quick")[-1]
+        assert (told in lesson.ratios().note) and ("too noisy" in lesson.ratios().note) == bool(told)
+        assert "trainings" not in lesson.ratios().note
 
 
 def verdicts(lesson):
