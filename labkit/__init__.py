@@ -40,6 +40,7 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "networks": "notebook.figures",
     "over": "notebook.cells",
     "overview": "notebook.figures",
+    "reading": "notebook.figures",
     "rows_table": "notebook.widgets",
     "run": "results.table",
     "say": "notebook.cells",
