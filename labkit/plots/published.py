@@ -66,7 +66,7 @@ def memory_figure() -> Figure:
     """Left: the memory column without its copies of P, against the images of one device, with the two lines (fp32 and AMP). Right: the
     column less the line, for each row."""
     shown = sorted((line for line in lines().values() if memory_of(line)), key=lambda line: -abs(residual_mib(line)))
-    figure = Figure(figsize=(13, 6), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     for of_image, dash, words in ((IMAGE_MIB, "-", "fp32: 4.57 · B"), (IMAGE_MIB / 2, "--", "AMP: half of it")):
         left.plot((0, 540), (0, 540 * of_image), dash, color="#777777", linewidth=1.3)

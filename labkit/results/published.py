@@ -141,7 +141,7 @@ def batches() -> Reading:
     return Reading(
         found,
         {"row": "row", "one": "images per device", "all": "of both devices", "batch": "batch column", "counts": "so it counts"},
-        "The images per device are in the name. For dp, the name has those of both devices.",
+        "For dp, the name has the images of both devices. Model parallel is not here: each of its devices sees all images.",
     )
 
 
