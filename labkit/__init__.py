@@ -45,6 +45,7 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "over": "notebook.cells",
     "overview": "notebook.figures",
     "prove": "runs.train",
+    "reading": "notebook.figures",
     "rows_table": "notebook.widgets",
     "run": "results.table",
     "say": "notebook.cells",

@@ -11,6 +11,7 @@ from labkit.probes.trace import Trace
 from labkit.probes.wire import BEFORE, wire
 from labkit.probes.wire import latency as waits
 from labkit.processes.launch import in_a_rank
+from labkit.results import published
 from labkit.results.metrics import METRIC
 from labkit.results.ranks import agreement as ranks
 from labkit.rows.fields import SpecError, nearest
@@ -64,6 +65,25 @@ def overview(name: str, ran: Ran) -> Picture | Text:
     if name not in PLOTS:
         raise SpecError(f"overview '{name}'{nearest(name, PLOTS)}")
     return picture_or_note(PLOTS[name], ran.results, name.replace("_", " "))
+
+
+PUBLISHED_FIGURES = {
+    "outside_figure": "Seconds of an epoch outside training, against images/s, for each published row",
+    "memory_figure": "The published memory against the batch of one device, and what the line does not explain",
+}
+
+
+def reading(name: str) -> Grid | Picture:
+    """What arithmetic tells of the published table: a table of `labkit.results.published`, or a figure of `labkit.plots.published`.
+    Raises SpecError for an unknown name."""
+    if name in PUBLISHED_FIGURES:
+        from labkit.plots.published import PICTURES  # late: keeps matplotlib out of a process that does not need it
+
+        return Picture(PICTURES[name](), PUBLISHED_FIGURES[name])
+    if name not in published.TABLES:
+        raise SpecError(f"reading '{name}'{nearest(name, [*published.TABLES, *PUBLISHED_FIGURES])}")
+    table = published.TABLES[name]()
+    return Grid(table.lines, table.headings, table.note)
 
 
 AGREEMENT = {"unknown": "unknown: too few rows", "mostly": "mostly the same order", "partly": "partly the same order"}

@@ -86,7 +86,9 @@ def test_the_whole_arc(capsys):
     assert lesson.table().lines[0]["images_per_s"].median == max(result[0].images_per_s for result in ran.results.values())
     assert ran.points(GLOO, ONE, of=kept([ONE], "tiny")) == ran.points(GLOO, ONE)
     assert ran.ratio("train_loss", GLOO, ONE, of=kept([ONE], "tiny")) == ran.ratio("train_loss", GLOO, ONE)
-    assert ran.points(ONE, ONE) is None and ran.points(ONE, ONE, of=kept([ONE], "tiny")).points == 0, "of another training, perhaps"
+    assert ran.points(ONE, ONE) is None and ran.points(ONE, ONE, of=kept([ONE], "tiny")).points == 0, (
+        "of another training, perhaps"
+    )
     again = lesson.run([ONE, NCCL], train=False)
     assert again.rounds == ran.rounds, "what was measured with others is not measured again"
 
