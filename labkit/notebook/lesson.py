@@ -127,8 +127,9 @@ class Lesson:
     def traces(self, asked: Mapping[str, Any], rounds: int = 3, steps: int = 3) -> dict[str, Traced]:
         """Traces of several rows at the profile of this lesson, in turn, `rounds` times, so that their step times may be compared (see
         `labkit.probes.steps`). `asked`: {label: row}, or {label: (row, False)} for a row without exchange between ranks, or
-        {label: (row, True, {"width": 8})} with Spec fields on top of those of the lesson. Rows that cannot run here are left out. At a
-        profile that measures in one round (tiny), one round is traced."""
+        {label: (row, True, {"width": 8})} with Spec fields on top of those of the lesson. Rows that cannot run here are left out. There
+        are at most as many rounds as the profile allows for speeds (tiny: one). Two labels in three rounds say next to nothing of their
+        spread: take three labels or more, or more rounds."""
         wanted = {}
         for label, one in asked.items():
             row, exchange, more = (*one, {})[:3] if isinstance(one, tuple) else (one, True, {})
@@ -136,7 +137,7 @@ class Lesson:
             if runnable := plan([row], self.profile, changed).runnable:
                 about = {"profile": self.profile, "overrides": changed, "steps": steps, "exchange": exchange}
                 wanted[label] = {"row": runnable[0].name, **about}
-        return traces(wanted, min(rounds, self.plan.profile.rounds[0]), fresh=self.fresh is True)
+        return traces(wanted, min(rounds, self.plan.profile.rounds[1]), fresh=self.fresh is True)
 
     # -- after ------------------------------------------------------------------------------------------------------
     def finished_run(self) -> Ran:

@@ -23,10 +23,12 @@ def must_be_folded(cell: dict[str, Any]) -> bool:
     """Is this a cell of parameters or of a solution, or one that chooses a sentence by what was measured?"""
     if cell["cell_type"] != "code":
         return False
+    if TAGS & set(cell["metadata"].get("tags", [])):
+        return True
     source = "".join(cell["source"])
-    tree = ast.parse("" if source.startswith("%%") else source)  # a cell that writes a file says nothing
-    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return bool(TAGS & set(cell["metadata"].get("tags", []))) or any(name_of(call) in SENTENCES for call in calls)
+    if source.startswith("%%"):  # a file that the cell writes: no Python of the notebook
+        return False
+    return any(isinstance(node, ast.Call) and name_of(node.func) in SENTENCES for node in ast.walk(ast.parse(source)))
 
 
 def name_of(called: ast.expr) -> str:
