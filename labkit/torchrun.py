@@ -25,13 +25,12 @@ from labkit.system.tuning import waiting_settings
 
 os.environ.update(waiting_settings())  # before torch is imported, which reads them once
 
-import torch
 import torch.distributed as dist
 
 from labkit.data.datasets import prepare
 from labkit.engine import loop
 from labkit.engine.measure import Progress
-from labkit.engine.worker import device_of, tune_process
+from labkit.engine.worker import take_device, tune_process
 from labkit.processes.begin import describe
 from labkit.proof.prove import marks, proof_for
 from labkit.rows.fields import SpecError
@@ -154,9 +153,7 @@ def rank_results(spec: Spec, rank: int, local_rank: int, folder: Path, began: fl
     since this rank `began`."""
     refuse_links(folder, runs_folder())
     (folder / "events").mkdir(parents=True, exist_ok=True)
-    device = device_of(spec, rank, local_rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = take_device(spec, rank, local_rank)
     events = folder / f"events/rank{rank}.jsonl"
     events.unlink(missing_ok=True)
     measured = loop.train(spec, rank, device, prepare(spec.dataset), Progress(events, rank))

@@ -1,4 +1,4 @@
-"""Exercises on the batch: the steps of an epoch, the mean loss, the learning rate, gradient accumulation, what fits in memory."""
+"""Exercises on the batch: the steps of an epoch, the mean loss, BatchNorm over ranks, the learning rate, gradient accumulation, what fits in memory."""
 
 import math
 
@@ -64,6 +64,58 @@ def check_mean_loss(student: Student) -> Verdict:
     return student.passed(
         "The mean of the means is right only if all batches are equal. For this reason the lab leaves out an incomplete batch."
     )
+
+
+@exercise(
+    signature="sync_statistics(means: list[float], variances: list[float], counts: list[int]) -> tuple[float, float]",
+    returns="(mean, variance) over the images of all ranks",
+)
+def check_sync_statistics(student: Student) -> Verdict:
+    """Mean and variance over the images of all ranks, as SyncBatchNorm needs them, from each rank's own mean and variance.
+
+    `means[r]`, `variances[r]` and `counts[r]` are those of rank r. A variance is the mean of the squared distances from the mean
+    (divided by the count, not by the count - 1). The counts may differ; all are greater than 0."""
+    for means, variances, counts in (
+        ([1.0, 3.0], [4.0, 8.0], [96, 32]),
+        ([2.0, -1.0], [1.0, 2.5], [128, 128]),
+        ([0.5, 0.5, 0.5], [1.0, 2.0, 6.0], [4, 1, 5]),
+        ([7.0], [3.0], [2]),
+        ([1000.0, 1001.0], [0.25, 0.5], [3, 5]),
+    ):
+        n, ranks = sum(counts), len(counts)
+        mean = weighted(means, counts)
+        within, between = weighted(variances, counts), weighted([(m - mean) ** 2 for m in means], counts)
+        square = weighted([v + m * m for v, m in zip(variances, means, strict=True)], counts)
+        even, even_within = sum(means) / ranks, sum(variances) / ranks
+        apart = (
+            "The ranks' means differ, and this adds to the variance: add the squared distance of each rank's mean from the mean."
+        )
+        unweighted = "Every rank counts equally here. An image must count equally: weigh each rank by its count."
+        student.gives(
+            (means, variances, counts),
+            expected=(mean, within + between),
+            why=f"The mean is {shown(mean)}. Within the ranks the variance is {shown(within)}, and between them {shown(between)}.",
+            mistakes=[
+                ((mean, within), apart),
+                ((even, even_within), f"{unweighted} {apart}"),
+                ((mean, even_within), f"The mean is right. {apart}"),
+                ((even, even_within + sum((m - even) ** 2 for m in means) / ranks), unweighted),
+                ((mean, between), "This is the variance between the ranks alone. Add the variance within the ranks."),
+                ((mean, square), "This is the mean of the squares. Subtract the square of the mean."),
+                ((mean, (within + between) * n / (n - 1)), "Divide by the number of images, not by one less."),
+                ((mean, (within + between) ** 0.5), "This is the standard deviation. The variance is its square."),
+                ((within + between, mean), "Return the mean first."),
+            ],
+            hint="variance + mean² is the mean of a rank's squares. Means of squares add up like means.",
+        )
+    return student.passed(
+        "A small message in each layer makes BatchNorm see all images. Backward needs one more: the statistics depend on all images."
+    )
+
+
+def weighted(values: list[float], counts: list[int]) -> float:
+    """The mean of values of which each counts so many times."""
+    return sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts)
 
 
 @exercise(

@@ -93,7 +93,7 @@ def check_cached_epoch(student: Student) -> Verdict:
                 if any(picture in earlier for earlier in seen for picture in got):
                     raise NotYet(
                         f"{call} returned pictures of an earlier epoch: the augmentation is frozen. The cache keeps augmented pictures, so "
-                        "the network always sees the same crops. This error probably cost the published rows 18 points of accuracy.",
+                        "the network always sees the same crops. A guess: this error cost two published rows 18 points of accuracy.",
                         "Put what decode returns into the cache. Augment what you take out of the cache.",
                         table,
                     )

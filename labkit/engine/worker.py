@@ -97,12 +97,24 @@ def device_of(spec: Spec, rank: int, local_rank: int) -> torch.device:
     return torch.device("cuda", 0 if spec.share_device or server else local_rank)
 
 
+def take_device(spec: Spec, rank: int, local_rank: int) -> torch.device:
+    """The device of a rank (see `device_of`), ready for its first step.
+
+    Convolutions of fp32 numbers may use TF32 on CUDA if the Spec says so. torch's default is the same, but it is a default, and a
+    result must say what ran. Matrix products never do. See "TensorFloat-32" in torch's notes on CUDA; these two settings are those
+    for torch 2.9 and later, which refuses a mixture with the older `allow_tf32`."""
+    device = device_of(spec, rank, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if spec.tf32 else "ieee"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+    return device
+
+
 def train_row(
     *, rank: int, progress: Progress, spec: dict[str, Any], data_folder: str, only_time: bool = False
 ) -> dict[str, Any]:
     """The target that trains a row. `only_time`: a few steps of it, to time them."""
     row = Spec(**spec)
-    device = device_of(row, rank, rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = take_device(row, rank, rank)
     return (loop.time_steps if only_time else loop.train)(row, rank, device, Path(data_folder), progress)

@@ -63,15 +63,22 @@ class Ran:
         busy = any(run.busy for run in runs)
         return measured(waiting, busy), measured(rest, busy)
 
-    def ratio(self, key: str, one: str, other: str) -> Measured | None:
-        """The figure of `one` divided by that of `other`; None if either is missing, or if both names mean the same run."""
-        one, other = self.name_here(one), self.name_here(other)
-        if one == other:
+    def ratio(self, key: str, one: str, other: str, of: "Ran | None" = None) -> Measured | None:
+        """The figure of `one` divided by that of `other`; None if either is missing, or if both mean the same run. `of`: the Ran of
+        `other`, if it was trained with other settings than `one`.
+
+        The losses of two rows are divided training by training: trainings of the same number have the same seed, and so the same
+        first weights and the same order of images."""
+        of = of or self
+        one, other = self.name_here(one), of.name_here(other)
+        if one == other and of is self:
             return None
-        a, b = self.value(key, one), self.value(key, other)
+        a, b = self.value(key, one), of.value(key, other)
         if a is None or b is None:
             return None
-        if key in METRIC:
+        if key == "train_loss":
+            return measured([x / y for x, y in zip(a.samples, b.samples, strict=False)])
+        if key in METRIC and of is self:
             rows = [row for row in self.rows() if row.values(key)]
             figures = verdict.figures_of(METRIC[key], rows, self.rounds)
             if one in figures and other in figures:  # the errors of all rows together tell more than those of two

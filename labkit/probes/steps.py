@@ -6,7 +6,7 @@
 As images/s (runs/rounds.py), step times are compared within a round, and by their spread over the rounds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,20 @@ from labkit.system.machine import Watch, busy, this_machine
 
 @dataclass(frozen=True)
 class Traced:
-    """A row that was traced in rounds. `trace`: that of the first round. `parts`: part of the step (step_s, data_s, forward_s, ...) ->
-    seconds on the rank with the longest step (see `slowest_rank`), with its spread over the rounds."""
+    """A row that was traced in rounds. `trace`: that of the first round; `rounds`: of each round. `parts`: part of the step (step_s, data_s,
+    forward_s, ...) -> seconds on the rank with the longest step (see `slowest_rank`), with its spread over the rounds."""
 
     trace: Trace
     parts: dict[str, Measured]
+    rounds: tuple[Trace, ...]
 
     def part(self, key: str = "step_s") -> Measured:
         """Seconds of a part of the step. Raises KeyError for a part that `Trace.split` does not have."""
         return self.parts[key]
+
+    def each(self, figure: Callable[[Trace], float]) -> Measured:
+        """A positive figure of a trace, with its spread over the rounds."""
+        return measured([figure(one) for one in self.rounds], self.parts["step_s"].busy)
 
 
 def traces(asked: Mapping[str, Mapping[str, Any]], rounds: int = LEAST, fresh: bool = False) -> dict[str, Traced]:
@@ -49,7 +54,7 @@ def traces(asked: Mapping[str, Mapping[str, Any]], rounds: int = LEAST, fresh: b
         figures = in_rounds(turns, was_busy) if positive else {}
         for label in asked:
             told[label][key] = figures.get(label) or measured([turn[label] for turn in turns], was_busy)
-    return {label: Traced(found[0][label], parts) for label, parts in told.items()}
+    return {label: Traced(found[0][label], parts, tuple(turn[label] for turn in found)) for label, parts in told.items()}
 
 
 def slowest_rank(one: Trace) -> dict[str, float]:

@@ -63,6 +63,7 @@ class Spec:
     nesterov: bool = scale(False, "Nesterov momentum")
     weight_decay: float = scale(5e-4, "L2 penalty", low=0, high=1)
     optimizer_impl: str = scale("fused", "how SGD is carried out (fsdp: foreach where fused is asked, which its sharded tensors lack)", choices=["for_loop", "foreach", "fused"])
+    tf32: bool = scale(True, "CUDA: convolutions of 32-bit numbers in TF32, which keeps 10 bits of their fraction (torch's default); False: 23 bits")
     channels_last: bool = scale(True, "store images as NHWC, which convolutions prefer")
     seed: int = scale(0, "draws the order of images, their augmentation and rank 0's weights", low=0, high=2**31)
     device: str = scale("auto", "auto: CUDA if there is any", choices=["auto", "cpu", "cuda"])

@@ -76,3 +76,19 @@ def test_the_server_waits_when_the_labs_server_waits():
                 version=5, read=read, listening=listening, spec=SimpleNamespace(consistency="ssp", staleness_bound=bound)
             )
             assert right.may_update(5, read, bound) == ParameterServer.may_update(server)
+
+
+def test_statistics_over_ranks_are_those_of_the_labs_batch_norm(monkeypatch):
+    """Means, variances and counts of two shards; and what SyncBatchNorm normalises with, where `all_reduce` adds both shards."""
+    from labkit.engine import models
+
+    torch.manual_seed(0)
+    shards = [torch.randn(3, 1, 2, 2) * scale + shift for scale, shift in ((1.0, 0.0), (3.0, 2.0))]
+    counts = [shard.numel() for shard in shards]
+    means, variances = ([float(f(shard)) for shard in shards] for f in (torch.mean, lambda x: x.var(unbiased=False)))
+    mean, variance = right.sync_statistics(means, variances, counts)
+    sums = [torch.tensor([float(shard.sum()), float(shard.square().sum()), float(shard.numel())]) for shard in shards]
+    monkeypatch.setattr(models, "all_reduce", lambda own: sum(sums))
+    norm = models.SyncBatchNorm(1)
+    for shard in shards:
+        assert torch.allclose(norm(shard), (shard - mean) / (variance + norm.eps) ** 0.5, atol=1e-5)

@@ -11,7 +11,7 @@ from torch import nn
 
 from labkit import strategy
 from labkit.data.datasets import prepare
-from labkit.engine import loop, measure
+from labkit.engine import loop, measure, worker
 from labkit.engine.measure import MIB, Memory
 from labkit.probes import wire
 from labkit.rows.spec import Spec
@@ -223,3 +223,21 @@ def test_the_memory_of_an_evaluation_is_forgotten_before_the_next_epoch(data, mo
     scale = {"dataset": "digits", "image_size": 8, "train_samples": 32, "epochs": 2, "cache": "true", "batch_per_rank": 16}
     loop.train(Spec(**scale), 0, CPU, data, Silent())
     assert said == ["peak", "evaluate", "forget"] * 2
+
+
+# -- the device of a rank -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_a_rank_says_what_its_convolutions_may_round_to(monkeypatch, tf32):
+    """TF32 in convolutions as the Spec says, in matrix products never; torch's own default must not decide."""
+    conv, matmul, taken = torch.backends.cudnn.conv, torch.backends.cuda.matmul, []
+    before = conv.fp32_precision, matmul.fp32_precision
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    try:
+        conv.fp32_precision, matmul.fp32_precision = "ieee" if tf32 else "tf32", "tf32"
+        spec = Spec(strategy="ddp", world_size=2, device="cuda", tf32=tf32)
+        assert worker.take_device(spec, 1, 1) == torch.device("cuda", 1) == taken[0]
+        assert (conv.fp32_precision, matmul.fp32_precision) == ("tf32" if tf32 else "ieee", "ieee")
+    finally:
+        conv.fp32_precision, matmul.fp32_precision = before

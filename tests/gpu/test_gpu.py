@@ -125,6 +125,13 @@ def test_a_probe_weighs_less_under_mixed_precision():
     assert half["activations"] < 0.8 * full["activations"] and half["parameters"] == full["parameters"]
 
 
+def test_tf32_trains_other_losses_than_23_bits_of_fraction():
+    """On a GPU that has TF32 (NVIDIA's since 2020); on an older one, the setting changes nothing. The row a second time is the chance."""
+    name = "single_gpu_resnet18_bs128_cacheTrue_ampFalse"
+    tf32, ieee, again = (trained(name, tf32=on).epochs[0].train_loss for on in (True, False, False))
+    assert (abs(tf32 - ieee) > 3 * abs(again - ieee)) is (torch.cuda.get_device_capability()[0] >= 8)
+
+
 def test_cache_on_the_device_gives_the_images_of_the_data_loader():
     spec = fit(labkit.Spec.parse(SINGLE, **SMALL), this_machine())
     folder, device = prepare("synthetic"), torch.device("cuda", 0)

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from labkit.notebook.guesses import ACCURATE, SPREAD, Question
 from labkit.notebook.lesson import Lesson
 from labkit.notebook.ran import kept
 from labkit.plots import overviews
@@ -164,21 +165,37 @@ def verdicts(lesson):
 
 
 def test_a_lesson_judges_the_guess(lesson):
-    """Measured: DataParallel is fastest, 1.875 times as fast as DDP, which needs least memory; DDP is 2 points ahead of single,
-    and chance may make 3.99 of 360 images (two standard errors), so single is no wrong answer."""
-    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.15"], (
-        "as published: single, DataParallel twice, 2.16"
-    )
-    lesson.predict(DP, 1.875, DDP, SINGLE)
-    assert verdicts(lesson) == ["right", "right", "indistinguishable", "right within 10 %"]
-    lesson.predict(SINGLE, 3.75, SINGLE, DDP)
-    assert verdicts(lesson) == ["wrong", "wrong", "indistinguishable", "wrong by a factor of 2.00"], "best, but not beyond chance"
-    lesson.predict(DDP, 1.0, DP, DP)
-    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.88"]
-    assert [str(line["measured"]) for line in lesson.outcome().lines] == [DP, DDP, DDP, "1.88"]
+    """Measured: DataParallel is fastest, 1.875 times as fast as DDP, which needs least memory; DDP is 0.8 times as fast as single."""
+    assert [str(line["measured"]) for line in lesson.outcome().lines] == [DP, "0.80", DDP]
+    assert verdicts(lesson) == ["no guess"] * 3
+    assert {line["guess"] for line in lesson.outcome().lines} == {"no guess"}, "nothing is chosen for the reader"
+    lesson.predict(fastest=DP, factor=0.82, least_memory=DDP, why="two replicas")
+    assert verdicts(lesson) == ["right", "right within 10 %", "right"]
+    assert "Your reason: two replicas" in str(lesson.outcome())
+    lesson.predict(fastest=SINGLE, factor=1.6, least_memory=SINGLE)
+    assert verdicts(lesson) == ["wrong", "wrong by a factor of 2.00", "wrong"]
+    assert "two replicas" in str(lesson.outcome()), "a second guess keeps the reason"
     put(SINGLE, 1000.0, 91.0, 110.0, repeat=5, others_cores=1.5)  # one of its trainings ran beside another program
     lesson.ran = kept(list(lesson.group.rows), "quick", repeats=5)
-    assert verdicts(lesson)[0] == "too noisy to tell" and verdicts(lesson)[1] == "wrong", "memory does not depend on others"
+    assert verdicts(lesson)[:2] == ["too noisy to tell"] * 2 and verdicts(lesson)[2] == "wrong", (
+        "memory does not depend on others"
+    )
+
+
+def test_what_cannot_be_told_apart_is_neither_right_nor_wrong(lesson):
+    """DDP is 2 points ahead of single, and chance may make 3.99 of 360 images (two standard errors): no best row, no difference."""
+    points = Question("points", "best_acc_pct", "By how many points?", (DDP, SINGLE))
+    lesson.guesses.questions = {"most_accurate": ACCURATE, "points": points, "factor": SPREAD}
+    for name, guess in ((DDP, 2.0), (SINGLE, 0.0), (SINGLE, -50.0)):
+        lesson.predict(most_accurate=name, points=guess)
+        assert verdicts(lesson) == ["indistinguishable", "indistinguishable", "no guess"]
+    lesson.predict(most_accurate=DP, factor=1.875)
+    assert verdicts(lesson) == ["wrong", "indistinguishable", "right within 10 %"]
+    lesson.guesses.questions["points"] = Question("points", "best_acc_pct", "By how many points?", (DDP, DP))
+    lesson.predict(points=5.0)
+    assert verdicts(lesson)[1] == "right within 4.6 points"
+    lesson.predict(points=-5.0)
+    assert verdicts(lesson)[1] == "wrong by 13.0 points"
 
 
 def test_a_lessons_table_has_the_medians_and_says_what_failed(lesson):

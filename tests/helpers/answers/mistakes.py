@@ -124,6 +124,38 @@ MISTAKES: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (lambda means, counts: sum(means) / len(means), "mean of the means"),
         (lambda means, counts: right.mean_loss(means, counts) * sum(counts), "sum over all images"),
     ],
+    "sync_statistics": [
+        (lambda means, variances, counts: (right.mean_loss(means, counts), right.mean_loss(variances, counts)), "means differ"),
+        (lambda means, variances, counts: (sum(means) / len(means), sum(variances) / len(means)), "Every rank counts equally"),
+        (lambda means, variances, counts: (right.mean_loss(means, counts), sum(variances) / len(means)), "The mean is right"),
+        (
+            lambda means, variances, counts: right.sync_statistics(means, variances, [1] * len(means)),
+            "weigh each rank by its count",
+        ),
+        (lambda means, variances, counts: right.sync_statistics(means, [0.0] * len(means), counts), "between the ranks alone"),
+        (
+            lambda means, variances, counts: (
+                right.mean_loss(means, counts),
+                right.mean_loss([v + m * m for m, v in zip(means, variances, strict=True)], counts),
+            ),
+            "mean of the squares",
+        ),
+        (
+            lambda means, variances, counts: (
+                right.mean_loss(means, counts),
+                right.sync_statistics(means, variances, counts)[1] * sum(counts) / (sum(counts) - 1),
+            ),
+            "not by one less",
+        ),
+        (
+            lambda means, variances, counts: (
+                right.mean_loss(means, counts),
+                math.sqrt(right.sync_statistics(means, variances, counts)[1]),
+            ),
+            "standard deviation",
+        ),
+        (lambda means, variances, counts: right.sync_statistics(means, variances, counts)[::-1], "the mean first"),
+    ],
     "learning_rate": [
         (
             lambda step, lr, base, batch, warmup: right.learning_rate(step, lr, batch, batch, warmup),

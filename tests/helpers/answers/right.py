@@ -115,6 +115,26 @@ def block(cin, cout, stride):
     return sum(a * b * k * k + 2 * b for a, b, k in convolutions)
 
 
+def merged_in_turn(means, variances, counts):
+    """Rank by rank, as Chan et al. (1979) merge two groups."""
+    mean, squares, n = 0.0, 0.0, 0
+    for m, v, k in zip(means, variances, counts, strict=True):
+        off, n = m - mean, n + k
+        squares += v * k + off * off * (n - k) * k / n
+        mean += off * k / n
+    return [mean, squares / n]
+
+
+def all_numbers(means, variances, counts):
+    """Numbers that have these means and variances, all together."""
+    numbers = []
+    for m, v, k in zip(means, variances, counts, strict=True):
+        spread = np.arange(k) - (k - 1) / 2
+        numbers.extend(m + spread * np.sqrt(v / np.mean(spread**2)) if k > 1 else [m + 1j * np.sqrt(v)])
+    numbers = np.array(numbers)
+    return numbers.mean().real, np.mean(np.abs(numbers - numbers.mean().real) ** 2)
+
+
 def warmed_up(step, base_lr, base_batch, batch, warmup_steps):
     share = 1 if step >= warmup_steps else Fraction(step + 1, warmup_steps)
     return float(base_lr * (batch / base_batch) * share)
@@ -143,6 +163,7 @@ RIGHT = {
     "push": [lambda weight, version, gradient, read, lr: [weight + -lr * gradient, 1 + version, -(read - version)]],
     "steps_per_epoch": [steps, lambda images, batch, n, drop: np.int64([np.ceil, np.floor][drop](images / batch / n))],
     "mean_loss": [lambda means, counts: np.average(means, weights=counts), lambda m, c: np.dot(m, c) / np.sum(c)],
+    "sync_statistics": [merged_in_turn, all_numbers],
     "learning_rate": [warmed_up],
     "accumulated": [strided, lambda gradient, images, parts: sum(gradient([image]) for image in images) / len(images)],
     "largest_batch": [counted_down],

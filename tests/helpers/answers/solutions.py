@@ -105,6 +105,12 @@ def mean_loss(means, counts):
     return sum(m * c for m, c in zip(means, counts, strict=True)) / sum(counts)
 
 
+def sync_statistics(means, variances, counts):
+    mean = mean_loss(means, counts)
+    apart = [variance + (one - mean) ** 2 for one, variance in zip(means, variances, strict=True)]
+    return mean, mean_loss(apart, counts)
+
+
 def learning_rate(step, base_lr, base_batch, batch, warmup_steps):
     peak = base_lr * batch / base_batch
     if step < warmup_steps:

@@ -11,6 +11,23 @@ def weighted(means, weights):
     return sum(m * w for m, w in zip(means, weights, strict=True)) / (sum(weights) or 1)
 
 
+def pooled(between):
+    def statistics_of(means, variances, counts):
+        mean = weighted(means, counts)
+        return mean, weighted([v + between(m - mean) for m, v in zip(means, variances, strict=True)], counts)
+
+    return statistics_of
+
+
+def from_first(means, variances, counts):
+    apart = [v + (m - means[0]) ** 2 for m, v in zip(means, variances, strict=True)]
+    return weighted(means, counts), weighted(apart, counts)
+
+
+def less_one(variances, counts):
+    return [v * c / max(1, c - 1) for v, c in zip(variances, counts, strict=True)]
+
+
 def rate(part=lambda step, warmup: min(1.0, (step + 1) / warmup) if warmup else 1.0, times=lambda base, batch: batch / base):
     return lambda step, lr, base, batch, warmup: lr * times(base, batch) * part(step, warmup)
 
@@ -93,6 +110,23 @@ WRONG = {
         ("whole", lambda means, counts: right.mean_loss(means, counts) // 1),
         ("full batches only", lambda means, counts: weighted(means, [c if c == max(counts) else 0 for c in counts])),
         ("empty ones left out", lambda means, counts: statistics.mean(m for m, c in zip(means, counts, strict=True) if c)),
+    ],
+    "sync_statistics": [
+        ("the first rank's", lambda means, variances, counts: (means[0], variances[0])),
+        ("the mean alone", lambda means, variances, counts: weighted(means, counts)),
+        ("sums", lambda means, variances, counts: (sum(means), sum(variances))),
+        ("the largest rank's", lambda means, variances, counts: max(zip(counts, means, variances, strict=True))[1:]),
+        ("medians", lambda means, variances, counts: (statistics.median(means), statistics.median(variances))),
+        ("the largest variance", lambda means, variances, counts: (weighted(means, counts), max(variances))),
+        ("distances not squared", pooled(lambda off: abs(off))),
+        ("distances to the fourth", pooled(lambda off: off**4)),
+        ("between subtracted", pooled(lambda off: -off * off)),
+        ("between halved", pooled(lambda off: off * off / 2)),
+        ("between from the first mean", lambda means, variances, counts: from_first(means, variances, counts)),
+        ("unbiased within each rank", lambda means, v, counts: right.sync_statistics(means, less_one(v, counts), counts)),
+        ("counts squared", lambda means, v, counts: right.sync_statistics(means, v, [c * c for c in counts])),
+        ("counts the wrong way round", lambda means, v, counts: right.sync_statistics(means, v, counts[::-1])),
+        ("rounded", lambda means, v, counts: [round(x, 2) for x in right.sync_statistics(means, v, counts)]),
     ],
     "learning_rate": [
         ("from the base rate on", gradual),
