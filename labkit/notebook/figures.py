@@ -11,9 +11,9 @@ from labkit.probes.trace import Trace
 from labkit.probes.wire import BEFORE, wire
 from labkit.probes.wire import latency as waits
 from labkit.processes.launch import in_a_rank
-from labkit.results import published
 from labkit.results.metrics import METRIC
 from labkit.results.ranks import agreement as ranks
+from labkit.results.readings import TABLES
 from labkit.rows.fields import SpecError, nearest
 from labkit.system.fonts import check_backend
 
@@ -74,15 +74,15 @@ PUBLISHED_FIGURES = {
 
 
 def reading(name: str) -> Grid | Picture:
-    """What arithmetic tells of the published table: a table of `labkit.results.published`, or a figure of `labkit.plots.published`.
+    """What arithmetic tells of the published table: a table of `labkit.results.readings`, or a figure of `labkit.plots.published`.
     Raises SpecError for an unknown name."""
     if name in PUBLISHED_FIGURES:
         from labkit.plots.published import PICTURES  # late: keeps matplotlib out of a process that does not need it
 
         return Picture(PICTURES[name](), PUBLISHED_FIGURES[name])
-    if name not in published.TABLES:
-        raise SpecError(f"reading '{name}'{nearest(name, [*published.TABLES, *PUBLISHED_FIGURES])}")
-    table = published.TABLES[name]()
+    if name not in TABLES:
+        raise SpecError(f"reading '{name}'{nearest(name, [*TABLES, *PUBLISHED_FIGURES])}")
+    table = TABLES[name]()
     return Grid(table.lines, table.headings, table.note)
 
 

@@ -14,6 +14,7 @@ from labkit.notebook.cells import Grid, Picture
 from labkit.notebook.figures import PUBLISHED_FIGURES, reading
 from labkit.plots.published import PICTURES
 from labkit.results import published as table
+from labkit.results import readings
 from labkit.rows.fields import SpecError
 from labkit.rows.params import ROOT
 from tests.drawings.test_gallery import legible
@@ -33,18 +34,18 @@ def text_of_notebook() -> str:
 
 
 def products() -> list[float]:
-    return [line["product"] for line in table.products().lines]
+    return [line["product"] for line in readings.products().lines]
 
 
 def epochs_of_pairs() -> list[float]:
     """Of all pairs of the six fastest rows with one process whose speeds differ by more than 10 percent."""
-    rows = [LINES[line["row"]] for line in table.products().lines[:6]]
+    rows = [LINES[line["row"]] for line in readings.products().lines[:6]]
     pairs = [(a, b) for a, b in itertools.combinations(rows, 2) if a.images_per_s > 1.1 * b.images_per_s]
     return [table.images_trained(a, b) / table.IMAGES for a, b in pairs]
 
 
 def residuals() -> list[float]:
-    return sorted(abs(line["residual"]) for line in table.memory().lines)
+    return sorted(abs(line["residual"]) for line in readings.memory().lines)
 
 
 def accuracies(images_per_device: int) -> list[float]:
@@ -95,7 +96,7 @@ SENTENCES = [
     f"The cached row, {CACHED_DDP.images_per_s:,.0f}",
     f"without a cache reaches {50 * DDP.images_per_s / SINGLE.images_per_s:.0f} % of the ideal",
     f"{' × '.join(f'{1 - lost:.2f}' for lost in LOSSES)} = {math.prod(1 - lost for lost in LOSSES):.2f}",
-    f"The small batch loses {100 * LOSSES[0]:.0f} %, the input loses {100 * LOSSES[2]:.0f} %. The step between loses {100 * LOSSES[1]:.0f} %",
+    f"The small batch loses {100 * LOSSES[0]:.0f} %. The input, which the cache removes, loses {100 * LOSSES[2]:.0f} %. The step between loses {100 * LOSSES[1]:.0f} %",
     f"ends at {CACHED_DDP.best_acc_pct:.1f} % accuracy, not {DDP.best_acc_pct:.1f} %",
     f"An image takes {PER_IMAGE:.2f} MiB, and {FIXED:.1f} MiB do not",
     f"P = {table.P_MIB:.1f} MiB. So the fixed part is {FIXED / table.P_MIB:.2f} P",
@@ -135,7 +136,7 @@ def test_what_the_text_counts() -> None:
     assert len(table.at((0.0, 60.0))) == 2 and {line.spec.strategy for line in table.at((0.0, 60.0))} == {"single"}
     assert max(LOW) - min(LOW) < solutions.chance_points(67.0, 10_000)
     assert max(PAIRS) < solutions.chance_points(74.0, 10_000), "each single difference may be chance"
-    counts = [line["counts"] for line in table.batches().lines]
+    counts = [line["counts"] for line in readings.batches().lines]
     assert counts.count("one device") == 2 and counts.count("all devices") == len(counts) - 2
 
 
@@ -159,12 +160,12 @@ def test_copies_of_p_are_of_the_labs_network() -> None:
 
 
 def test_every_row_is_in_one_kind_of_run_and_its_epochs_add_up() -> None:
-    assert sum(line["rows"] for line in table.outside().lines) == len(LINES)
+    assert sum(line["rows"] for line in readings.outside().lines) == len(LINES)
     for line in LINES.values():
         assert table.EPOCHS * (line.train_s + line.outside_s) == pytest.approx(line.total_time_s)
 
 
-@pytest.mark.parametrize("name", [*table.TABLES, *PICTURES])
+@pytest.mark.parametrize("name", [*readings.TABLES, *PICTURES])
 def test_every_reading_is_shown_by_its_name(name: str) -> None:
     shown = reading(name)
     if isinstance(shown, Grid):
@@ -189,4 +190,4 @@ def test_a_figure_is_legible_and_has_every_row(draw) -> None:
         for line in axes.lines
         if line.get_marker() not in ("None", "", None) and len(line.get_xdata())
     ]
-    assert len(points) == {"outside_figure": len(LINES), "memory_figure": 2 * len(table.memory().lines)}[draw.__name__]
+    assert len(points) == {"outside_figure": len(LINES), "memory_figure": 2 * len(readings.memory().lines)}[draw.__name__]
