@@ -176,7 +176,7 @@ class Ran:
             notes.append("The published figures are those of NCCL rows. These Gloo rows ran in their place.")
         if in_turn is None:
             notes.append("Images/s come from the trainings, which were not measured in turn.")
-        elif in_turn["noisy"]:
+        elif in_turn["key"] != "rounds":
             notes.append(f"Images/s: too noisy to tell (噪声过大，无法判断); the control came out {in_turn['control']} times.")
         return Grid(lines, headings, " ".join(notes))
 
