@@ -39,9 +39,11 @@ bench: $(READY) ## measure the lab's own overheads
 gpu: $(READY) ## the tests that need a GPU; `make gpu PYTHON=python3` where torch is already installed
 	$(PYTHON) -m pytest tests/gpu -m gpu $(ARGS)
 
+# .jupyter/labconfig: JupyterLab asks nobody about its news, and looks for no newer version of itself.
 lab: $(READY) ## JupyterLab on notebooks/
 	$(PYTHON) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (labkit)"
-	PATH="$(if $(BIN),$(abspath $(BIN)):)$$PATH" $(PYTHON) -m jupyterlab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+	PATH="$(if $(BIN),$(abspath $(BIN)):)$$PATH" JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	  $(PYTHON) -m jupyterlab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 # The stamp is written last: an interrupted set-up is taken up again by the next make.
 $(VENV)/.done: requirements.lock pyproject.toml

@@ -9,6 +9,7 @@ The notebooks use the rest: `Lesson` for a group, `diff`, `code`, `drawing` and 
 closer, `say` for what only the outcome can tell. Importing labkit loads neither torch nor pandas; what needs them does.
 """
 
+import sys
 from importlib import import_module
 
 from labkit.rows.fields import SpecError
@@ -31,20 +32,24 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "comparison": "notebook.widgets",
     "diff": "notebook.sources",
     "drawing": "notebook.figures",
+    "exchange": "notebook.figures",
     "explorer": "notebook.widgets",
     "factors": "notebook.figures",
-    "glossary": "notebook.glossary",
+    "glossary": "notebook.sources",
     "holds": "notebook.figures",
     "kept": "notebook.ran",
+    "latency": "notebook.figures",
     "messages": "notebook.figures",
     "networks": "notebook.figures",
     "my_strategies": "proof.prove",
     "over": "notebook.cells",
     "overview": "notebook.figures",
     "prove": "runs.train",
+    "reading": "notebook.figures",
     "rows_table": "notebook.widgets",
     "run": "results.table",
     "say": "notebook.cells",
+    "sent": "notebook.figures",
     "split": "notebook.figures",
     "staleness": "notebook.figures",
     "table": "results.table",
@@ -52,6 +57,10 @@ LAZY = {  # name -> the module that is imported when somebody asks for it; no na
     "timeline": "notebook.figures",
 }
 __all__ = ["Spec", "SpecError", "group", "groups", "profile", "profile_names", "published", *LAZY]
+
+
+if "IPython" in sys.modules:  # a notebook
+    import_module("labkit.notebook").stops_in_one_line()
 
 
 def __getattr__(name: str):

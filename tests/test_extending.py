@@ -137,7 +137,7 @@ def test_a_strategy_that_forgets_the_exchange_is_caught(idea, tmp_path):
 
 GROUP = """claim: More workers than two should make a server slower, because each of them sends it all its gradients in every step.
 claim_zh: 两个以上的工作进程应当使参数服务器变慢，因为每个工作进程在每一步都会把全部梯度发送给它，于是这一个进程成为整个训练的瓶颈。
-group: 11
+group: 12
 title_en: More workers
 title_zh: 更多进程
 rows:
@@ -149,7 +149,7 @@ TESTS_OF_GROUPS = ["tests/rows/test_params.py", "tests/rows/test_one_value.py", 
 SEE_GROUP = """
 from labkit.batch.notebooks import discover, parameters_of
 import labkit as lab
-(notebook,) = discover([11])
+(notebook,) = discover([12])
 given = parameters_of(notebook, profile="tiny", repeats=1, fresh=False, overrides={})
 lesson = lab.Lesson(given["group"], "tiny", rows=given["rows"], claim=given["claim"])
 print(notebook.group.title_en, len(lesson.plan.rows), "More workers" in str(lesson.question()))
@@ -157,15 +157,15 @@ print(notebook.group.title_en, len(lesson.plan.rows), "More workers" in str(less
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["11,2 and 4 workers,2 个与 4 个工作进程", ""], ids=["with a line in groups.csv", "without"])
+@pytest.mark.parametrize("line", ["12,2 and 4 workers,2 个与 4 个工作进程", ""], ids=["with a line in groups.csv", "without"])
 def test_a_group_is_three_files(tmp_path, line):
     """Its rows, its notebook (a copy of another), and a line that says what it compares; without the line the rows are told."""
     copy = Copy(tmp_path)
-    copy.write("params/11_more_workers.yaml", GROUP)
-    shutil.copy(copy.folder / "notebooks/01_one_gpu_vs_several.ipynb", copy.folder / "notebooks/11_more_workers.ipynb")
+    copy.write("params/12_more_workers.yaml", GROUP)
+    shutil.copy(copy.folder / "notebooks/01_one_gpu_vs_several.ipynb", copy.folder / "notebooks/12_more_workers.ipynb")
     if line:
         copy.add("params/groups.csv", line)
-    assert [row["groups"] for row in copy.labkit("rows") if row["name"] == "ps_mode_resnet18_bs64_workers4"] == [[11]]
+    assert [row["groups"] for row in copy.labkit("rows") if row["name"] == "ps_mode_resnet18_bs64_workers4"] == [[12]]
     assert copy.python("-c", SEE_GROUP).split() == ["More", "workers", "2", "True"]
     copy.tests_pass(
         *TESTS_OF_GROUPS, "-k", "group or table_of or takes_its_parameters or kept_as or rows_json or there_is_one or nothing"

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labkit.batch.notebooks import Notebook, cells_of, discover, inputs_of, parameters_of, publish
+from labkit.batch.notebooks import Notebook, cells_of, discover, inputs_of, parameters_of
+from labkit.batch.pages import publish
 from labkit.batch.processes import run_child, sigterm_interrupts
 from labkit.rows import params
 from labkit.rows.fields import SpecError

@@ -1,4 +1,4 @@
-"""The notebooks as files: which there are, which parameters each is given, what it depends on, and its HTML.
+"""The notebooks as files: which there are, which parameters each is given, and what it depends on.
 
 They lie in notebooks/, or in the folder that LABKIT_NOTEBOOKS names. A notebook is found by its name, `NN_words.ipynb`, and
 never listed; if a group has the number NN, params/NN_words.yaml holds its parameters, under the same name.
@@ -6,7 +6,6 @@ never listed; if a group has the number NN, params/NN_words.yaml holds its param
 
 import ast
 import hashlib
-import html
 import importlib
 import json
 import re
@@ -21,7 +20,7 @@ from labkit.rows import params
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.kinds import own_strategies
 from labkit.rows.yaml_files import read_yaml
-from labkit.system.files import check_readable, write_whole
+from labkit.system.files import check_readable
 from labkit.system.machine import versions
 from labkit.system.places import place
 
@@ -151,35 +150,3 @@ def import_jsonschema() -> None:
         sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
         importlib.import_module("jsonschema")
         del sys.modules["rfc3987_syntax"]
-
-
-def publish(executed: Path, status: str, reason: str) -> None:
-    """Write the real status into an executed notebook, and make a page of it beside it: HTML that needs no network."""
-    import_jsonschema()
-    import nbformat  # late: keeps nbformat out of a process that does not need it
-    from nbconvert import HTMLExporter  # late: keeps nbconvert out of a process that does not need it
-
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("widgets", None)
-    if status != "ok":
-        tell(notebook, status, reason)
-    write_whole(executed, nbformat.writes(notebook).encode())
-    exporter = HTMLExporter(template_name="lab", embed_images=True)
-    for name in exporter.trait_names():
-        if name.endswith("_url"):  # where the page would fetch MathJax, RequireJS, Mermaid and widgets from
-            setattr(exporter, name, "")
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
-    write_whole(executed.with_suffix(".html"), page.encode())
-
-
-def tell(notebook: Any, status: str, reason: str) -> None:
-    """Say at the top of a notebook that it did not end well. papermill calls it completed after a time-out, a dead kernel or an
-    interrupt, with every cell that never ran."""
-    import nbformat  # late: keeps nbformat out of a process that does not need it
-
-    for cell in notebook.cells:
-        if not cell.metadata.get("papermill", {}).get("start_time"):
-            cell.metadata.setdefault("papermill", {})["status"] = "pending"
-    notebook.metadata.setdefault("papermill", {})["exception"] = True
-    words = f"**This notebook did not end well: {status}.** {html.escape(reason)}"
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(words, id="labkit-status"))

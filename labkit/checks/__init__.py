@@ -8,12 +8,12 @@ Plain Python: importing this loads neither torch nor numpy.
 
 from difflib import get_close_matches
 
-from labkit.checks import batches, collectives, costs, data, schedules, updates
+from labkit.checks import batches, collectives, costs, data, published, schedules, updates
 from labkit.checks.judge import Verdict
 
 CHECKS = {
     name: check
-    for module in (batches, collectives, costs, data, schedules, updates)
+    for module in (batches, collectives, costs, data, published, schedules, updates)
     for name, check in vars(module).items()
     if name.startswith("check_")
 }

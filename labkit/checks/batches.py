@@ -247,3 +247,35 @@ def check_largest_batch(student: Student) -> Verdict:
     return student.passed(
         "With half the activation bytes (AMP), nearly twice the images fit, if the weights are the smaller part."
     )
+
+
+@exercise(
+    signature="chance_points(accuracy_pct: float, test_images: int) -> float",
+    returns="points of accuracy: two standard errors of the difference of two rows",
+)
+def check_chance_points(student: Student) -> Verdict:
+    """Up to how many points may two equally good rows differ by chance, because the test images are few?
+
+    Each row answers a share p = accuracy_pct / 100 of n = test_images images correctly. The standard error of one share is
+    √(p · (1 − p) / n); that of the difference of two rows is √2 times as large. Return two standard errors of the difference, in points
+    (percent). Do not round."""
+    for accuracy, n in ((74.0, 10_000), (67.0, 10_000), (50.0, 100), (90.0, 2_500)):
+        p = accuracy / 100
+        error = 100 * math.sqrt(p * (1 - p) / n)
+        expected = 2 * math.sqrt(2) * error
+        student.gives(
+            (accuracy, n),
+            expected=expected,
+            why=f"The standard error of one row is {shown(error)} points.",
+            mistakes=[
+                (expected / 100, "This is a share. Points are percent: multiply by 100."),
+                (2 * error, "These are two standard errors of one row. The difference of two rows has √2 times as much."),
+                (error, "This is one standard error of one row. Two standard errors of the difference of two rows are asked."),
+                (expected / 2, "This is one standard error of the difference. Two are asked."),
+                (4 * error, "The errors of two rows do not add: their squares add, which gives √2, not 2."),
+                (math.sqrt(2) * error**2 / 50, "The square root is missing."),
+            ],
+        )
+    return student.passed(
+        "At 74 % and 10,000 test images this is 1.24 points, or 124 images. The table writes 0.01 points, one image."
+    )

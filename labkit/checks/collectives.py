@@ -34,7 +34,9 @@ def check_average_gradients(student: Student) -> Verdict:
             ],
             hint="zip(*grads_of_ranks) goes through the parameters.",
         )
-    return student.passed("The mean over the ranks gives the same step that one process makes with all images.")
+    return student.passed(
+        "The mean over the ranks is the gradient over all images. Where no layer mixes images, the step equals that of one process."
+    )
 
 
 @exercise(

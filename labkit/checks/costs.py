@@ -3,6 +3,7 @@
 import math
 
 from labkit.checks.judge import Student, Verdict, exercise, shown
+from labkit.results.published import P_MIB, lines
 
 RESNET18 = [(64, 64, 1)] * 2 + [(64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
 
@@ -106,7 +107,7 @@ def check_macs_per_gradient_byte(student: Student) -> Verdict:
         )
     return student.passed(
         "The result is batch × side² / 4: channels and kernel cancel. Late layers have a small side, so they compute little for each "
-        "byte. Their messages cost most, but backward computes their gradients first."
+        "byte. They have most of the bytes, and backward computes their gradients first."
     )
 
 
@@ -148,6 +149,32 @@ def check_bytes_per_rank(student: Student) -> Verdict:
     return student.passed(
         "DDP keeps 12 bytes for each parameter on every rank, FSDP 12 / N. A rank must gather what is divided before it can use it."
     )
+
+
+@exercise(
+    signature="memory_line(batch: int, mib: float, larger_batch: int, larger_mib: float) -> tuple[float, float]",
+    returns="a pair: the MiB that do not depend on the batch, and the MiB for each image",
+)
+def check_memory_line(student: Student) -> Verdict:
+    """Which line goes through the memory of two batches? memory = fixed + per_image · batch, in MiB. Do not round."""
+    small, middle, large = (lines()[f"single_gpu_resnet18_bs{b}_cacheFalse_ampFalse"].max_mem_mib for b in (128, 256, 512))
+    fixed = 0.0
+    for batch, mib, larger, larger_mib in (
+        (10, 150.0, 20, 250.0), (1, 7.0, 5, 15.0), (256, middle, 512, large), (128, small, 512, large)
+    ):  # fmt: skip
+        per_image = (larger_mib - mib) / (larger - batch)
+        fixed = mib - per_image * batch
+        student.gives(
+            (batch, mib, larger, larger_mib),
+            expected=[fixed, per_image],
+            why=f"{larger - batch} images more take {shown(larger_mib - mib)} MiB more.",
+            mistakes=[
+                ([per_image, fixed], "The two are in the other order: first the fixed part, then the part of an image."),
+                ([0.0, mib / batch], "This divides all memory by the images, but a part of it does not depend on the batch."),
+                ([mib, per_image], "The fixed part is the memory at a batch of 0, not that of the smaller batch."),
+            ],
+        )
+    return student.passed(f"At a batch of 0 the line has {fixed:.1f} MiB: {fixed / P_MIB:.2f} copies of P = {P_MIB:.1f} MiB.")
 
 
 @exercise(
@@ -207,5 +234,5 @@ def check_step_s(student: Student) -> Verdict:
                 ],
             )
     return student.passed(
-        "With ahead, a step is never shorter than its input. If the input is the longer one, AMP or a second rank bring nothing."
+        "With ahead, a step is never shorter than its input. If the input is the longer one, faster compute brings nothing."
     )

@@ -120,7 +120,8 @@ def check_one_f_one_b(student: Student) -> Verdict:
 
     First the stage does as many forwards as there are stages after it (or all forwards, if there are fewer). Then it does one forward
     and one backward in turn, and at last the backwards that are left.
-    See Narayanan et al., "PipeDream: Generalized Pipeline Parallelism for DNN Training" (2019)."""
+    All micro-batches end before the update: this is 1F1B with a flush. See Fan et al., "DAPPLE" (2021), and Narayanan et al.,
+    "Memory-Efficient Pipeline-Parallel DNN Training" (2021)."""
     pictures = {}
     for stages, micro_batches in SIZES:
         ran = ask(student, stages, micro_batches)

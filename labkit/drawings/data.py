@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from labkit.drawings.sheet import GREY, LINE, MESSAGE, Sheet, drawn
-from labkit.plots.style import lighter
+from labkit.plots.colours import lighter
 from labkit.processes.launch import in_a_rank
 from labkit.rows.catalog import DATASETS
 from labkit.rows.kinds import KINDS

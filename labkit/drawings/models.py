@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from labkit.drawings.computed import Part
 from labkit.drawings.sheet import GREY, LINE, Sheet, drawn
-from labkit.plots.style import lighter
+from labkit.plots.colours import lighter
 from labkit.processes.launch import in_a_rank
 from labkit.rows import params
 

@@ -166,13 +166,12 @@ def factors() -> Figure:
         (x0, y0, _), (x1, y1, _) = spots[one], spots[two]
         start, end = (x0 + 1.9, y0 + 0.33), (x1, y1 + 0.33)
         s.arrow(start, end, linewidth=1.8)
-        s.text(
-            (start[0] + end[0]) / 2, (start[1] + end[1]) / 2, f"×{rates[two] / rates[one]:.2f}", 12, halo="white", weight="bold"
-        )
+        beside = -0.28 if "amp" in (one, two) else 0.28  # not on the arrow: below those of the lower way, above the others
+        s.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + beside, f"×{rates[two] / rates[one]:.2f}", 12, weight="bold")
     s.text(
         0.2,
         3.85,
-        "Why: a step is a sum of parts, and a change shortens one of them (schematic, lengths are not measured):",
+        "The simplest model: a step is a sum of parts, and a change shortens one of them (lengths are not measured):",
         11.5,
         ha="left",
         color=GREY,

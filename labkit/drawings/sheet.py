@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from labkit.plots.style import WORK, ink, styled
+from labkit.plots.colours import ink
+from labkit.plots.style import WORK, styled
 
 DRAWINGS: dict[str, Callable[[], Figure]] = {}
 GREY, LINE, MESSAGE = "#555555", "#333333", "#b5530a"

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from labkit.engine.counted import Traffic
+from labkit.rows.fit import process_group
 from labkit.rows.spec import Spec
 
 BEAT_S = 0.25  # how often the thread looks for something new
@@ -61,18 +63,21 @@ class Clock:
 
         step 1   step 2 | step 3   step 4   ...   step n | evaluation | step 1   ...
         warm-up         | timed: images_per_s            | eval_s     | timed
-        <-------------- train_s ------------------------>              <------- ..."""
+        <-------------- train_s ------------------------>              <------- ...
+                        <- bytes are counted (last epoch) ->"""
 
     def __init__(self, spec: Spec, device: torch.device, total_steps: int):
         self.device, self.warmup_steps = device, min(spec.warmup_steps, total_steps // 2)  # a short run has timed steps, too
         self.steps = self.images = 0
         self.timed_s = self.train_s = self.eval_s = self.data_wait_s = 0.0
         self.first_step_at = 0.0
+        self.traffic = Traffic(sockets="nccl" not in process_group(spec))
 
     def start_epoch(self) -> None:
         """The training part of an epoch begins."""
         self.epoch_began = self.timing_since = time.perf_counter()
         self.first_step_at = self.first_step_at or time.monotonic()
+        self.traffic.begin(self.steps)
 
     def stepped(self, images: int, waited_s: float) -> None:
         """A step with this many images is over, before which the rank waited `waited_s` seconds for them."""
@@ -82,6 +87,7 @@ class Clock:
             self.images += images
         elif self.steps == self.warmup_steps:
             synchronise(self.device)  # the device may still work on the warm-up steps: they must not count as timed
+            self.traffic.begin(self.steps)
             self.timing_since = time.perf_counter()
 
     def end_epoch(self) -> None:
@@ -89,11 +95,12 @@ class Clock:
         synchronise(self.device)
         now = time.perf_counter()
         self.train_s += now - self.epoch_began
+        self.traffic.end(self.steps)
         if self.steps > self.warmup_steps:
             self.timed_s += now - self.timing_since
 
-    def figures(self) -> dict[str, float]:
-        """Keys of the result: seconds end in `_s`; first_step_at is in seconds of the monotonic clock, and
+    def figures(self) -> dict[str, Any]:
+        """Keys of the result (`runs.result.RankFigures` explains them): seconds end in `_s`; first_step_at is in seconds of the monotonic clock, and
         `runs.folders.keep` makes a date of it; images are this rank's."""
         return {
             "images_timed": self.images,
@@ -104,6 +111,8 @@ class Clock:
             "data_wait_s": self.data_wait_s,
             "steps": self.steps,
             "first_step_at": self.first_step_at,
+            "messages_per_step": self.traffic.per_step,
+            "sent_bytes_per_step": self.traffic.sent_bytes_per_step,
         }
 
 

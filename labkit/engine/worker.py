@@ -106,7 +106,7 @@ def take_device(spec: Spec, rank: int, local_rank: int) -> torch.device:
     device = device_of(spec, rank, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cudnn.conv.fp32_precision = "tf32" if spec.tf32 else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if spec.tf32 else "ieee"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.fp32_precision = "ieee"
     return device
 

@@ -84,13 +84,13 @@ class Grid:
             align = "right" if key in numeric else "left"
             plain = cell_text(value)
             if len(plain) > 30:  # sentences break between words, names of rows after an underscore
-                wrap = "normal;min-width:16em;overflow-wrap:anywhere"
+                wrap = "normal;min-width:12em;overflow-wrap:anywhere"
             elif tag == "th":
                 wrap = "normal"
             else:  # a number is never broken into two lines
                 wrap = "nowrap"
             text = html.escape(plain).replace("_", "_<wbr>")
-            return f'<{tag} style="text-align:{align};padding:2px 10px;white-space:{wrap}">{text}</{tag}>'
+            return f'<{tag} style="text-align:{align};padding:2px 8px;white-space:{wrap}">{text}</{tag}>'
 
         head = "".join(cell("th", key, heading) for key, heading in self.headings.items())
         rows = "".join(f"<tr>{''.join(cell('td', key, line.get(key)) for key in self.headings)}</tr>" for line in self.lines)

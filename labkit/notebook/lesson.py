@@ -5,21 +5,21 @@ All arguments are checked when a Lesson is made, before any process starts. Trai
 """
 
 import dataclasses
-import math
+import html
 from collections.abc import Mapping
 from typing import Any
 
 from labkit.notebook.cells import Grid, Html, Picture, Text, interactive
+from labkit.notebook.guesses import Guesses
 from labkit.notebook.live import Live
 from labkit.notebook.ran import Ran, kept
 from labkit.notebook.widgets import prediction_card
 from labkit.probes.steps import Traced, traces
 from labkit.probes.trace import trace
-from labkit.results.metrics import METRIC, QUESTIONS, ROW_QUESTIONS
 from labkit.rows import params
-from labkit.rows.fields import SpecError, nearest
+from labkit.rows.fields import SpecError
 from labkit.runs.asked import check_lesson, check_overrides
-from labkit.runs.plan import Plan, plan
+from labkit.runs.plan import plan
 from labkit.runs.rounds import measure
 from labkit.runs.train import get_ready, train_rows
 
@@ -40,14 +40,18 @@ class Lesson:
         overrides: dict[str, Any] | None = None,
         rows: Any = (),
         claim: str = "",
+        claim_zh: str = "",
     ):
-        check_lesson(group, rows, claim)
+        check_lesson(group, rows, claim, claim_zh)
         check_overrides(overrides)
         asked, repeats = params.group(group), params.repeats(repeats, profile)
-        self.group = dataclasses.replace(asked, rows=tuple(rows) or asked.rows, claim=claim.strip() or asked.claim)
+        claim, claim_zh = claim.strip() or asked.claim, claim_zh.strip()
+        if claim == asked.claim:
+            claim_zh = asked.claim_zh  # a claim of one's own has no Chinese, unless it is given
+        self.group = dataclasses.replace(asked, rows=tuple(rows) or asked.rows, claim=claim, claim_zh=claim_zh)
         self.profile, self.repeats, self.fresh, self.overrides = profile, repeats, fresh, dict(overrides or {})
         self.plan = get_ready(list(self.group.rows), profile, repeats, fresh, self.overrides)
-        self.guess, self.guessed_by = as_published(self.group, self.plan), "default: as published"
+        self.guesses = Guesses(group, self.plan)
         self.ran: Ran | None = None
 
     # -- before -----------------------------------------------------------------------------------------------------
@@ -61,42 +65,23 @@ class Lesson:
         headings |= {"max_gpu_mem_mb": "memory (MB)", "total_time_s": "time (s)", "here": "on this machine"}
         complete = all(name in published for name in self.group.rows)
         grid = Grid(lines, headings, "" if complete else "A dash: not in the published table.")
-        claim = f"{self.group.title_en} · {self.group.title_zh}"
-        return Html(f"<p><b>{claim}</b><br>{self.group.claim}</p>{grid.html()}", f"{claim}\n{self.group.claim}\n\n{grid}")
+        title, claims = f"{self.group.title_en} · {self.group.title_zh}", [self.group.claim, self.group.claim_zh]
+        shown = "<br>".join(html.escape(claim) for claim in filter(None, claims))
+        text = "\n".join(filter(None, [title, *claims]))
+        return Html(f"<p><b>{html.escape(title)}</b><br>{shown}</p>{grid.html()}", f"{text}\n\n{grid}")
 
-    def predict(self, fastest: str = "", factor: float = 0.0, least_memory: str = "", most_accurate: str = "") -> Any:
-        """Commit a guess before the run: rows by name, the factor as a number. Without an argument, the guess is as published.
+    def predict(self, why: str = "", **guesses: Any) -> Any:
+        """Commit guesses before the run: rows by name, factors and points as numbers. `guesses`: {key of a question: answer}; the
+        questions are those of the group (see `labkit.notebook.guesses`). `why`: your reason. What is not guessed stays "no guess".
 
-        In JupyterLab this shows a card with the questions; elsewhere it shows a table with the guesses. Raises SpecError for a
-        row that does not run here, and for a factor below 1."""
-        asked = {"fastest": fastest, "factor": factor, "least_memory": least_memory, "most_accurate": most_accurate}
-        for key, value in asked.items():
-            if value:
-                self.commit(key, value)
+        In JupyterLab this shows a card with the questions; elsewhere it shows a table with the guesses. Raises SpecError for a key that
+        is not asked, for a row that does not run here, and for a number that cannot be an answer."""
+        for key, value in guesses.items():
+            self.guesses.commit(key, value)
+        self.guesses.why = why.strip() or self.guesses.why
         if interactive():
-            return prediction_card(self)
-        return self.guess_table()
-
-    def choices(self) -> list[str]:
-        """The names of the rows that this machine can run."""
-        return [row.name for row in self.plan.runnable]
-
-    def commit(self, key: str, value: Any) -> None:
-        """Set one guess.
-
-        `key`: a key of QUESTIONS. Raises SpecError for a row that does not run here, and for a factor below 1."""
-        if key in ROW_QUESTIONS:
-            value = self.plan.name_here(value)
-            if value not in self.choices():
-                raise SpecError(f"{key}={value!r}: no row of this lesson that runs here{nearest(value, self.choices())}")
-        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1:
-            raise SpecError(f"{key}={value!r}: must be a number of at least 1: the fastest row over the slowest")
-        self.guess[key], self.guessed_by = value, "yours"
-
-    def guess_table(self) -> Grid:
-        """The questions and the guesses as a table."""
-        lines = [{"question": question.text, "guess": self.guess[key]} for key, question in QUESTIONS.items()]
-        return Grid(lines, {"question": "before the run", "guess": f"guess ({self.guessed_by})"})
+            return prediction_card(self.guesses)
+        return self.guesses.table()
 
     # -- run --------------------------------------------------------------------------------------------------------
     def run(self, rows: Any = None, beside: Any = (), train: bool = True, **overrides: Any) -> Ran:
@@ -142,8 +127,9 @@ class Lesson:
     def traces(self, asked: Mapping[str, Any], rounds: int = 3, steps: int = 3) -> dict[str, Traced]:
         """Traces of several rows at the profile of this lesson, in turn, `rounds` times, so that their step times may be compared (see
         `labkit.probes.steps`). `asked`: {label: row}, or {label: (row, False)} for a row without exchange between ranks, or
-        {label: (row, True, {"width": 8})} with Spec fields on top of those of the lesson. Rows that cannot run here are left out. At a
-        profile that measures in one round (tiny), one round is traced."""
+        {label: (row, True, {"width": 8})} with Spec fields on top of those of the lesson. Rows that cannot run here are left out. There
+        are at most as many rounds as the profile allows for speeds (tiny: one). Two labels in three rounds say next to nothing of their
+        spread: take three labels or more, or more rounds."""
         wanted = {}
         for label, one in asked.items():
             row, exchange, more = (*one, {})[:3] if isinstance(one, tuple) else (one, True, {})
@@ -151,7 +137,7 @@ class Lesson:
             if runnable := plan([row], self.profile, changed).runnable:
                 about = {"profile": self.profile, "overrides": changed, "steps": steps, "exchange": exchange}
                 wanted[label] = {"row": runnable[0].name, **about}
-        return traces(wanted, min(rounds, self.plan.profile.rounds[0]), fresh=self.fresh is True)
+        return traces(wanted, min(rounds, self.plan.profile.rounds[1]), fresh=self.fresh is True)
 
     # -- after ------------------------------------------------------------------------------------------------------
     def finished_run(self) -> Ran:
@@ -161,44 +147,8 @@ class Lesson:
         return self.ran
 
     def outcome(self) -> Grid:
-        """A table of the guesses and what was measured. Raises SpecError before `run()`."""
-        ran, lines = self.finished_run(), []
-        for key, question in ROW_QUESTIONS.items():
-            best = ran.best(question.metric, least=METRIC[question.metric].best == "least")
-            if best is None:
-                continue
-            word = self.judged(ran, question.metric, best, self.guess[key])
-            lines.append({"question": question.text, "guess": self.guess[key], "measured": best, "verdict": word})
-        fast, slow = ran.best("images_per_s"), ran.best("images_per_s", least=True)
-        factor = ran.ratio("images_per_s", fast, slow) if fast and slow else None
-        if factor:
-            off = factor.median / self.guess["factor"]
-            chance = max(math.expm1(factor.margin()), 0.1)
-            word = (
-                f"right within {100 * chance:.0f} %"
-                if 1 / (1 + chance) < off < 1 + chance
-                else f"wrong by a factor of {max(off, 1 / off):.2f}"
-            )
-            word = "too noisy to tell" if factor.order() is None else word
-            lines.append(
-                {"question": QUESTIONS["factor"].text, "guess": float(self.guess["factor"]), "measured": factor, "verdict": word}
-            )
-        return Grid(
-            lines, {"question": "question", "guess": f"guess ({self.guessed_by})", "measured": "measured here", "verdict": ""}
-        )
-
-    def judged(self, ran: Ran, figure: str, best: str, guess: str) -> str:
-        """Was the guess for the best row by a figure right? It is only if that row is distinguishable from all others."""
-        others = [row.name for row in ran.plan.runnable if row.name != best and ran.value(figure, row.name)]
-        asked = {name: ran.points(best, name) if figure == "best_acc_pct" else ran.ratio(figure, best, name) for name in others}
-        if guess != best:
-            asked = {guess: asked.get(guess)}
-        orders = [found.order() for found in asked.values() if found is not None]
-        if None in orders:
-            return "too noisy to tell"
-        if 0 in orders:
-            return "indistinguishable"
-        return "right" if guess == best else "wrong"
+        """A table of the guesses and what was measured, and the reader's reason. Raises SpecError before `run()`."""
+        return self.guesses.outcome(self.finished_run())
 
     def table(self) -> Grid:
         """The rows in the form of the published table. Raises SpecError before `run()`."""
@@ -217,21 +167,3 @@ class Lesson:
         if figure is None:
             return Text("*No row of this group ran here.*")
         return Picture(figure, f"Group {self.group.number}: {self.group.title_en}")
-
-
-def as_published(group: params.Group, planned: Plan) -> dict[str, Any]:
-    """The guesses that agree with the published table: its best rows, by the names of the rows that run here.
-
-    Keys: those of QUESTIONS."""
-    published, runnable = params.published_by_name(), {row.name for row in planned.runnable}
-    known = {name: published[name] for name in group.rows if name in published and planned.name_here(name) in runnable}
-    if not known:  # no published row runs here: guess the first row, and no difference
-        first = next((row.name for row in planned.runnable), "")
-        return dict.fromkeys(ROW_QUESTIONS, first) | {"factor": 1.0}
-    guess: dict[str, Any] = {}
-    for key, question in ROW_QUESTIONS.items():
-        metric = METRIC[question.metric]
-        best = metric.pick_best({name: figures[metric.published] for name, figures in known.items()})
-        guess[key] = planned.name_here(str(best))
-    rates = [figures["avg_throughput_img_s"] for figures in known.values()]
-    return guess | {"factor": round(max(rates) / min(rates), 2)}

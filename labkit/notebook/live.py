@@ -31,7 +31,7 @@ PARTS = (("startup_s", "start-up", "#c9c9c9"), ("train_s", "training", ""), ("ev
 WIDTH = 860
 LOOK_AGAIN_S = 1.0  # between two looks at what other programs take
 OTHERS = (
-    "Other programs take up to {:.1f} cores that these rows need. Close them and run again: speeds measured now are too noisy to tell "
+    "Other programs take up to {:.1f} cores that these rows need. Close them and run again with fresh = True: speeds measured now are too noisy to tell "
     "anything (噪声过大，无法判断)."
 )
 

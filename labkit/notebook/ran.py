@@ -171,8 +171,14 @@ class Ran:
         headings = {"name": "relative to the first row"}
         for metric in COMPARED:
             headings |= {metric.key: metric.title["en"].lower(), "published " + metric.key: "published"}
-        note = "The published figures are those of NCCL rows. These Gloo rows ran in their place." if facts["nccl"] else ""
-        return Grid(lines, headings, note)
+        notes, in_turn = [], facts["rounds"]
+        if facts["nccl"]:
+            notes.append("The published figures are those of NCCL rows. These Gloo rows ran in their place.")
+        if in_turn is None:
+            notes.append("Images/s come from the trainings, which were not measured in turn.")
+        elif in_turn["noisy"]:
+            notes.append(f"Images/s: too noisy to tell (噪声过大，无法判断); the control came out {in_turn['control']} times.")
+        return Grid(lines, headings, " ".join(notes))
 
 
 def kept(rows: Any = "all", profile: str = "quick", overrides: dict[str, Any] | None = None, repeats: int = 1000) -> Ran:

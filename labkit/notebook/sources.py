@@ -1,18 +1,21 @@
-"""Shows code in notebooks: the real source of strategies, and the difference between two of them."""
+"""What a notebook looks up: the real source of strategies, the difference between two of them, and the lab's terms in two languages."""
 
 import ast
 import difflib
+import functools
 import html
 import textwrap
 from pathlib import Path
 from typing import Any
 
-from labkit.notebook.cells import Html
+from labkit.notebook.cells import Grid, Html
 from labkit.rows.fields import SpecError, nearest
 from labkit.rows.kinds import STRATEGIES, own_strategies, strategies
+from labkit.rows.params import folder
+from labkit.rows.yaml_files import read_yaml
 
 # Long lines scroll: JupyterLab would break them in the middle of a word.
-BOX = "font-size:13px;line-height:1.35;padding:6px 10px;margin:0;overflow-x:auto;white-space:pre;word-break:normal"
+BOX = "font-family:var(--jp-code-font-family,monospace);font-size:13px;line-height:1.35;padding:6px 10px;margin:0;overflow-x:auto;white-space:pre;word-break:normal"
 PACKAGE = Path(__file__).parents[1]
 COLOURS = {"+": ("#e6f4ea", "#137333"), "-": ("#fce8e6", "#a50e0e"), " ": ("transparent", "inherit")}
 
@@ -74,3 +77,18 @@ def strategy_file(name: str) -> Path:
     if name not in (known := strategies()):
         raise SpecError(f"strategy '{name}': there is no file with this name{nearest(name, known)}")
     return PACKAGE / "strategies" / f"{name}.py" if name in STRATEGIES else own_strategies()[name]
+
+
+@functools.cache
+def terms() -> dict[str, tuple[str, str]]:
+    """The lab's terms, from params/glossary.yaml: {English term: (Chinese term, one sentence)}."""
+    return {term: (words[0], words[1]) for term, words in read_yaml(folder() / "glossary.yaml").items()}
+
+
+def glossary(*asked: str) -> Grid:
+    """A table of these terms, or of all terms. Raises SpecError for a term that is not in the glossary."""
+    for term in asked:
+        if term not in terms():
+            raise SpecError(f"glossary: '{term}' is not in params/glossary.yaml{nearest(term, terms())}")
+    lines = [{"term": term, "zh": terms()[term][0], "means": terms()[term][1]} for term in asked or terms()]
+    return Grid(lines, {"term": "term", "zh": "中文", "means": "meaning"})

@@ -4,17 +4,21 @@ The callbacks of a widget run on another thread than the cells. So nothing here 
 starts has its own widget for the live view.
 """
 
+import html
 import threading
 from typing import Any
 
 from labkit.notebook.cells import Grid, Picture, interactive
+from labkit.notebook.guesses import Guesses
 from labkit.notebook.live import Live
-from labkit.results.metrics import METRIC, METRICS, QUESTIONS
+from labkit.results.metrics import METRIC, METRICS
 from labkit.results.table import good, here_text, kept_lines, read_results
 from labkit.rows import params
+from labkit.rows.fields import SpecError
 from labkit.runs.plan import plan
 from labkit.runs.train import get_ready, train_rows
 
+CHOOSE = "choose ..."
 HEADINGS = {"name": "row", "groups": "groups", "here": "on this machine", "cost": "time"}
 
 
@@ -89,32 +93,53 @@ def explorer(profile: str = "quick") -> Any:
     return w.VBox([w.HBox([profiles, about]), rows, w.HBox([run, stop]), live, table])
 
 
-def prediction_card(lesson: Any) -> Any:
-    """The questions of a lesson as a widget. `lesson.predict` shows it; `lesson.outcome` compares the guess with the run."""
+def prediction_card(guesses: Guesses) -> Any:
+    """The questions of a lesson as a widget. It starts empty. `lesson.predict` shows it; `lesson.outcome` compares the guesses with
+    the run."""
     import ipywidgets as w  # late: keeps ipywidgets out of a process that does not need it
 
-    wide, style = w.Layout(width="760px"), {"description_width": "300px"}
+    wide, texts = w.Layout(width="94%", max_width="900px"), []
     fields: dict[str, Any] = {}
-    for key, question in QUESTIONS.items():
-        if question.asks == "row":
-            fields[key] = w.Dropdown(
-                options=lesson.choices(), value=lesson.guess[key], description=question.text, layout=wide, style=style
-            )
+    for key, question in guesses.questions.items():
+        given = guesses.values.get(key)
+        if question.of:
+            hint = "a number, such as -2.5" if question.points else "a number, such as 1.5"
+            fields[key] = w.Text(value="" if given is None else f"{given:g}", placeholder=hint, layout=wide)
         else:
-            fields[key] = w.BoundedFloatText(
-                value=lesson.guess[key], min=1, max=1000, step=0.1, description=question.text, layout=wide, style=style
+            fields[key] = w.Dropdown(
+                options=[(CHOOSE, ""), *((name, name) for name in guesses.choices)], value=given or "", layout=wide
             )
+        texts += [w.HTML(html.escape(question.text)), fields[key]]
+    why = w.Text(value=guesses.why, placeholder="because ...", layout=wide)
     commit = w.Button(description="Commit my guess", button_style="primary")
-    state = w.HTML("<i>Not committed yet. The published values are filled in.</i>")
+    state = w.HTML("<i>Not committed yet. You may leave a question open.</i>")
 
     def committed(_button: Any) -> None:
-        for key, one in fields.items():
-            lesson.commit(key, one.value)
+        answers = {key: field.value.strip() for key, field in fields.items() if field.value.strip()}
+        if not answers:
+            state.value = "<b>Nothing is answered yet: answer at least one question.</b>"
+            return
+        try:
+            for key, answer in answers.items():
+                guesses.commit(key, as_number(answer) if guesses.questions[key].of else answer)
+        except SpecError as error:
+            state.value = f"<b>{html.escape(str(error))}</b>"
+            return
+        guesses.why = why.value.strip()
+        for one in (*fields.values(), why, commit):
             one.disabled = True
-        commit.disabled, state.value = True, "<b>Committed.</b> Now run the rows."
+        state.value = "<b>Committed.</b> Now run the rows."
 
     commit.on_click(committed)
-    return w.VBox([*fields.values(), w.HBox([commit, state])])
+    return w.VBox([*texts, w.HTML("Why do you think so?"), why, w.HBox([commit, state])])
+
+
+def as_number(text: str) -> float | str:
+    """The number that a text is (with a point, or a comma in its place); else the text."""
+    try:
+        return float(text.replace("\N{MINUS SIGN}", "-").replace(",", "."))
+    except ValueError:
+        return text
 
 
 def comparison(label: str = "quick", x: str = "max_mem_mib", y: str = "images_per_s") -> Any:

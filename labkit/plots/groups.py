@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from labkit.plots.style import (
+    DASHES,
     HALO,
     Repeats,
     bilingual,
     draw_range,
     font_family,
+    line_widths,
     median,
     origin_text,
     row_looks,
@@ -31,7 +33,7 @@ from labkit.rows import params
 from labkit.runs.result import Results
 from labkit.runs.rounds import Rounds
 
-WIDE = 13.2  # inches
+WIDE = 9.6  # inches: as wide as a notebook, so that its letters are not made smaller
 HEADING: dict[str, Any] = {"fontsize": 15, "va": "top"}
 TIMES = {  # key of results.table.time_parts: label, colour, hatch
     "startup_s": ("start-up", "#f0a34a", "//"),
@@ -52,20 +54,20 @@ def group_figure(group: params.Group, every_row: list[Row], rounds: Iterable[Rou
         return None
     rows = {one.row.name: one.row.good for one in matched}
     rates = figures_of(METRIC["images_per_s"], [one.row for one in matched], rounds_with(list(rows), rounds))
-    looks, panel = row_looks(rows), max(1.9, 0.5 * len(rows))
-    figure = Figure(figsize=(WIDE, high := 3.1 + 2 * panel))
+    looks, panel = row_looks(rows), max(1.7, 0.5 * len(rows))
+    figure = Figure(figsize=(WIDE, high := 4.6 + 3 * panel))
     figure.text(0.01, 1 - 0.1 / high, bilingual(group.number, group.title_en, group.title_zh), **HEADING, family=font_family())
     figure.text(0.01, 1 - 0.45 / high, origin_text(rows, "medians with least and most"), fontsize=11, va="top", color="#555555")
 
-    def add_panel(left: float, right: float, bottom: float) -> Axes:  # in inches
+    def add_panel(left: float, right: float, line: int) -> Axes:  # in inches; lines 0 to 2 from below
+        bottom = (0.65, 2.25 + panel, 3.5 + 2 * panel)[line]
         return figure.add_axes((left / WIDE, bottom / high, (right - left) / WIDE, panel / high))
 
-    upper = 2.1 + panel
-    draw_throughput(add_panel(2.2, 5.5, upper), rows, rates, looks)
-    draw_ratios(add_panel(6.0, 9.2, upper), matched, rates, looks)
-    draw_memory(add_panel(9.75, 12.95, upper), rows, looks)
-    draw_times(add_panel(2.2, 5.5, 1.1), rows)
-    axes = add_panel(6.6, 9.5, 1.1)
+    draw_throughput(add_panel(2.2, 5.4, 2), rows, rates, looks)
+    draw_ratios(add_panel(6.0, 9.2, 2), matched, rates, looks)
+    draw_times(add_panel(2.2, 5.4, 1), rows)
+    draw_memory(add_panel(6.0, 9.2, 1), rows, looks)
+    axes = add_panel(0.9, 5.4, 0)
     draw_curves(axes, rows, looks, accuracy_over_epochs, named=True)
     axes.set(xlabel="epoch", ylabel="test accuracy (%)")
     axes.set_title("Accuracy, and the best of each row", fontsize=12)
@@ -171,9 +173,11 @@ def draw_times(axes: Axes, rows: Results) -> None:
     axes.set_title("Where the wall time went", fontsize=12)
     axes.set_xlabel("seconds from launch to finish (median run)")
     handles, labels = axes.get_legend_handles_labels()
-    axes.figure.legend(
-        handles[: len(TIMES)], labels[: len(TIMES)], loc="lower left", bbox_to_anchor=(0.005, 0), ncols=5, frameon=False
-    )
+    below: dict[str, Any] = {
+        "loc": "upper left",
+        "bbox_to_anchor": (-2.1 / 3.2, -0.7 / axes.get_window_extent().height * axes.figure.dpi),
+    }
+    axes.legend(handles[: len(TIMES)], labels[: len(TIMES)], **below, ncols=5, frameon=False, columnspacing=1.2)
 
 
 Curve = Callable[[Repeats], tuple[list[float], list[float]]]
@@ -193,38 +197,23 @@ def accuracy_over_epochs(repeats: Repeats) -> tuple[list[float], list[float]]:
 
 
 def draw_curves(axes: Axes, rows: Results, looks: dict[str, Any], curve: Curve, named: bool) -> None:
-    """The curve of each row. `named`: write its best accuracy and its name at the right of the axes."""
-    ends: list[tuple[float, str, Any]] = []
-    for name, repeats in rows.items():
+    """The curve of each row. Where curves coincide, the wider one below is seen at both sides, and the markers stand apart. `named`: a
+    legend at the right of the axes has the best accuracy and the name of each row, the most accurate first."""
+    for at, ((name, repeats), wide) in enumerate(zip(rows.items(), line_widths(len(rows)), strict=True)):
         x, y = curve(repeats)
-        look = looks[name]
-        (drawn,) = axes.plot(x, y, look["dash"], color=look["colour"], linewidth=2)
-        drawn.set(marker=look["marker"], markersize=6, markevery=-(-len(x) // 10))
-        ends.append((y[-1], f"{median(repeats, 'best_acc_pct'):.1f} %  {two_lines(short_name(name), 32)}", look["colour"]))
+        look, every = looks[name], -(-len(x) // 8)
+        (drawn,) = axes.plot(x, y, DASHES[at % len(DASHES)], color=look["colour"], linewidth=wide)
+        drawn.set(marker=look["marker"], markersize=7, markeredgecolor="white", markevery=(at * every // len(rows), every))
+        drawn.set_label(f"{median(repeats, 'best_acc_pct'):.1f} %  {two_lines(short_name(name), 32)}")
     axes.grid(color="#eeeeee")
-    low, high = axes.get_ylim()
-    gap = (high - low) * (0.2 if any("\n" in text for _, text, _ in ends) else 0.1)  # of a label, on axes of some 2 inches
-    at = spread([y for y, _, _ in ends], gap, low, high)
-    for place, (end, text, colour) in zip(at, ends, strict=True):
-        if named:
-            axes.plot([1.0, 1.02], [end, place], color=colour, linewidth=1.2, transform=axes.get_yaxis_transform(), clip_on=False)
-            axes.annotate(
-                text, (1.025, place), xycoords=("axes fraction", "data"), va="center", fontsize=11, annotation_clip=False
-            )
-
-
-def spread(values: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near the values and in their order, at least `gap` apart.
-
-    They stay between `low` and `high` if they fit there."""
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    placed = [0.0] * len(values)
-    floor = low
-    for i in order:
-        placed[i] = floor = max(values[i], floor)
-        floor += gap
-    ceiling = max(high, low + gap * (len(values) - 1))
-    for i in reversed(order):
-        placed[i] = ceiling = min(placed[i], ceiling)
-        ceiling -= gap
-    return placed
+    if named:
+        order = sorted(range(len(rows)), key=lambda at: -median(list(rows.values())[at], "best_acc_pct"))
+        handles, labels = axes.get_legend_handles_labels()
+        beside: dict[str, Any] = {
+            "loc": "center left",
+            "bbox_to_anchor": (1.0, 0.5),
+            "frameon": False,
+            "fontsize": 11,
+            "handlelength": 3.2,
+        }
+        axes.legend([handles[at] for at in order], [labels[at] for at in order], **beside)

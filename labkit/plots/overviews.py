@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from labkit.plots.colours import row_colours
 from labkit.plots.groups import accuracy_over_time, group_figure
 from labkit.plots.style import (
     DASHES,
@@ -18,7 +19,7 @@ from labkit.plots.style import (
     draw_range,
     in_fixed_order,
     legend,
-    lighter,
+    line_widths,
     log_ticks,
     median,
     name_points,
@@ -78,11 +79,12 @@ def accuracy_overview(rows: Results) -> Figure:
         axes = figure.add_axes(((left + 0.7) / PAGE, bottom / height, wide / PAGE, high / height), xscale="log", ylim=(0, 102))
         for x, y in curves.values():
             axes.plot(x, y, color="#e2e2e2", linewidth=1, zorder=1)
+        colours = row_colours([strategy_look(rows[name])[0] for name in names])
         for i, name in enumerate(sorted(names, key=lambda name: (-max(curves[name][1]), name))):
-            x, y = curves[name]
-            colour = lighter(strategy_look(rows[name])[0], 0.4 * (i % 2))
-            (drawn,) = axes.plot(x, y, DASHES[i % len(DASHES)], color=colour, linewidth=1.7)
-            drawn.set(marker=MARKERS[i % len(MARKERS)], markersize=5, markevery=-(-len(x) // 12))
+            (x, y), every = curves[name], -(-len(curves[name][0]) // 8)
+            (drawn,) = axes.plot(x, y, DASHES[i % len(DASHES)], color=colours[i], linewidth=line_widths(len(names))[i])
+            drawn.set(marker=MARKERS[i % len(MARKERS)], markersize=6, markeredgecolor="white")
+            drawn.set_markevery((i * every // len(names), every))
             drawn.set_label(f"{median(rows[name], 'best_acc_pct'):.1f} %  {short_name(name)}".replace("+", "\n+"))
         spot: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.03, 1.0)}
         if len(names) > 3:

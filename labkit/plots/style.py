@@ -1,7 +1,7 @@
 """How all figures look: one style, one colour and marker for each strategy, names at points, and the text about the origin of the
 data.
 
-The colours also differ in grey, and no information is shown by colour alone.
+Rows also differ in grey (see `colours`), and no information is shown by colour alone.
 """
 
 import functools
@@ -14,13 +14,13 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from labkit.plots.colours import row_colours
 from labkit.rows.kinds import KINDS
 from labkit.rows.params import chinese_letters
 from labkit.runs.result import Result, Results
@@ -82,19 +82,19 @@ def in_fixed_order(strategies: Iterable[str]) -> list[str]:
 
 
 def row_looks(rows: Results) -> dict[str, dict[str, Any]]:
-    """For each row a colour, hatch, marker and dash.
+    """For each row a colour, hatch and marker.
 
-    Rows of one strategy have shades of its colour, and differ in hatch, marker and dash."""
+    No two rows are equally light (see `row_colours`). Rows of one strategy differ in hue, hatch and marker, too."""
     looks, used = {}, dict.fromkeys(map(strategy, rows.values()), 0)
-    for name, repeats in rows.items():
-        i, (colour, marker) = used[strategy(repeats)], strategy_look(repeats)
+    colours = row_colours([strategy_look(repeats)[0] for repeats in rows.values()])
+    for (name, repeats), colour in zip(rows.items(), colours, strict=True):
+        i, marker = used[strategy(repeats)], strategy_look(repeats)[1]
         used[strategy(repeats)] += 1
         same_strategy = [other for other in rows.values() if strategy(other) == strategy(repeats)]
         looks[name] = {
-            "colour": lighter(colour, (0.0, 0.3, 0.5, 0.15)[i % 4]),
+            "colour": colour,
             "hatch": HATCHES[i % len(HATCHES)],
             "marker": MARKERS[i % len(MARKERS)] if len(same_strategy) > 1 else marker,
-            "dash": DASHES[i % len(DASHES)],
         }
     return looks
 
@@ -102,12 +102,6 @@ def row_looks(rows: Results) -> dict[str, dict[str, Any]]:
 def chinese_font() -> str:
     """The name of an installed font that has all characters of the Chinese titles; "" if there is none."""
     return font_with(chinese_letters())
-
-
-def ink(colour: Any) -> str:
-    """ "black" or "white": the one that is easier to read on this background colour."""
-    red, green, blue = to_rgb(colour)
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
 
 
 def font_family() -> list[str]:
@@ -132,11 +126,6 @@ def two_lines(name: str, longest: int) -> str:
         return name
     cut = min(settings) if settings else min(cuts, key=lambda i: abs(i - len(name) / 2))
     return f"{name[:cut]}\n{name[cut:]}"
-
-
-def lighter(colour: str, white: float) -> tuple[float, ...]:
-    """(red, green, blue) of a colour mixed with white: white=0 leaves it as it is, white=1 is white."""
-    return tuple(part + (1 - part) * white for part in to_rgb(colour))
 
 
 def median(repeats: Repeats, key: str) -> float:
@@ -243,3 +232,10 @@ def overlap(one: Box, two: Box) -> float:
     Own code, because matplotlib's takes 100 times as long, and `name_points` asks thousands of times."""
     wide, high = min(one[2], two[2]) - max(one[0], two[0]), min(one[3], two[3]) - max(one[1], two[1])
     return wide * high if wide > 0 and high > 0 else 0.0
+
+
+def line_widths(rows: int) -> list[float]:
+    """Line widths, in points, of curves that are drawn one over the other: the first is the widest, so that it is seen below a later
+    one that has the same values."""
+    step = min(1.1, 3 / rows)
+    return [1.6 + step * (rows - 1 - at) for at in range(rows)]

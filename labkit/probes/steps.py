@@ -6,8 +6,8 @@
 As images/s (runs/rounds.py), step times are compared within a round, and by their spread over the rounds.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from labkit.probes.trace import Trace, trace
@@ -17,15 +17,20 @@ from labkit.system.machine import Watch, busy, this_machine
 
 @dataclass(frozen=True)
 class Traced:
-    """A row that was traced in rounds. `trace`: that of the first round. `parts`: part of the step (step_s, data_s, forward_s, ...) ->
-    seconds on the rank with the longest step, with its spread over the rounds."""
+    """A row that was traced in rounds. `trace`: that of the first round; `rounds`: of each round. `parts`: part of the step (step_s, data_s,
+    forward_s, ...) -> seconds on the rank with the longest step (see `slowest_rank`), with its spread over the rounds."""
 
     trace: Trace
     parts: dict[str, Measured]
+    rounds: tuple[Trace, ...]
 
     def part(self, key: str = "step_s") -> Measured:
         """Seconds of a part of the step. Raises KeyError for a part that `Trace.split` does not have."""
         return self.parts[key]
+
+    def each(self, figure: Callable[[Trace], float]) -> Measured:
+        """A positive figure of a trace, with its spread over the rounds."""
+        return measured([figure(one) for one in self.rounds], self.parts["step_s"].busy)
 
 
 def traces(asked: Mapping[str, Mapping[str, Any]], rounds: int = LEAST, fresh: bool = False) -> dict[str, Traced]:
@@ -40,11 +45,20 @@ def traces(asked: Mapping[str, Mapping[str, Any]], rounds: int = LEAST, fresh: b
         needed = max((one.spec.processes * max(1, one.spec.threads_per_rank) for one in found[-1].values()), default=1)
         taken.append(busy(watch.taken().cores, needed, this_machine().cores))
     was_busy = sum(taken) > rounds / 3
-    slowest = [{label: max(one.split(), key=lambda rank: rank["step_s"]) for label, one in turn.items()} for turn in found]
-    steps = in_rounds([{label: line["step_s"] for label, line in turn.items()} for turn in slowest], was_busy) if asked else {}
-    told = {}
-    for label in asked:
-        lines = [turn[label] for turn in slowest]
-        parts = {key: measured([line[key] for line in lines], was_busy) for key in lines[0] if key.endswith("_s")}
-        told[label] = Traced(found[0][label], parts | {"step_s": replace(steps[label], busy=was_busy)})
-    return told
+    slowest = [{label: slowest_rank(one) for label, one in turn.items()} for turn in found]
+    keys = [key for key in next(iter(slowest[0].values())) if key.endswith("_s")] if asked else []
+    told: dict[str, dict[str, Measured]] = {label: {} for label in asked}
+    for key in keys:
+        turns = [{label: line[key] for label, line in turn.items()} for turn in slowest]
+        positive = all(seconds > 0 for turn in turns for seconds in turn.values())  # else their logarithms cannot be compared
+        figures = in_rounds(turns, was_busy) if positive else {}
+        for label in asked:
+            told[label][key] = figures.get(label) or measured([turn[label] for turn in turns], was_busy)
+    return {label: Traced(found[0][label], parts, tuple(turn[label] for turn in found)) for label, parts in told.items()}
+
+
+def slowest_rank(one: Trace) -> dict[str, float]:
+    """The parts of the step (see `Trace.split`) on the rank with the longest step, of the ranks that compute. A parameter server
+    computes no forward, and its step is mostly waiting."""
+    lines = one.split()
+    return max([line for line in lines if line["forward_s"] > 0] or lines, key=lambda line: line["step_s"])

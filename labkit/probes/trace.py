@@ -4,7 +4,8 @@ The row's real ranks, with its real strategy, data and threads, make a few steps
 not a measurement, because the timers take time themselves (on CUDA they wait for the device at every layer). So read the
 order of events and their shares in it; images/s come from runs.
 
-    steps of a trace, on every rank:   warm-up, bytes are counted   |  step 0  |  step 1  |  step 2     times are recorded
+    steps of a trace, on every rank:   warm-up, bytes are counted   |  step 0  |  step 1  |  step 2   |  steps with trial messages
+                                                                       times are recorded                the link is measured
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any
 
 from labkit.data.datasets import prepare
 from labkit.engine.job import Job
+from labkit.probes.parts import EXCHANGE, Waited, link_of, phases_of, received, split_of, union
 from labkit.processes import launch
 from labkit.rows.fields import SpecError
 from labkit.rows.fit import process_group
@@ -30,9 +32,10 @@ from labkit.system.files import read_kept, write_json
 PROBE = (
     "trace.py",
     "recorder.py",
+    "parts.py",
 )  # an edit of these files makes kept traces invalid, as does any change that makes runs invalid
 WARMUP_STEPS = 1  # the bytes of activations are counted in it
-KINDS = ("backward", "forward", "update", "data")  # where two happen at the same time, the time counts as the first of these
+TRIAL_STEPS = 5  # after the recorded ones: at the end of each the ranks send an empty and a large message, to measure the link
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,17 @@ class Trace:
 
     rank     0, 1, ...
     events   [kind, lane, layer, micro-batch, start, end]; a lane is a replica of DataParallel, else 0
+    messages dicts of what this rank sent and received (see `labkit.engine.stamps.Stamps`); [] with NCCL, whose messages are not stamped
     steps    [start, end] of each recorded step
     holds    bytes of "parameters", "gradients", "optimizer" state, and "activations" kept for backward, at their peak
 
-    start and end are in seconds since the first recorded step began. `exchange`: False if the ranks did not communicate."""
+    start and end are in seconds since the first recorded step began. `exchange`: False if the ranks did not communicate.
+    `link`: {"group" or "pair": (latency in seconds, bandwidth in bytes per second)} at the end of a step (`parts.link_of`)."""
 
     spec: Spec
     exchange: bool
     ranks: list[dict[str, Any]]
+    link: dict[str, tuple[float, float]]
 
     def step(self, k: int) -> dict[int, list[list[Any]]]:
         """The events of recorded step k (0, 1, ...), by rank."""
@@ -60,13 +66,43 @@ class Trace:
 
     def split(self) -> list[dict[str, Any]]:
         """For each rank its step of median length, in seconds (of two middle ones the shorter). A dict of rank, step_s, and the
-        parts that add up to it: data_s (waiting for images), forward_s, backward_s, update_s, and exchange_s: all the rest,
-        which is exchange, waiting for other ranks, and the loss. (Medians of each part would not add up.)"""
+        parts that add up to it: data_s (waiting for images), forward_s, backward_s, update_s, and exchange_s, which is all the rest.
+        Its parts are moving_s, latency_s, delayed_s, peer_s, waking_s and other_s (`labkit.probes.parts` defines them). (Medians of each
+        part would not add up.)"""
         lines = []
-        for rank in self.ranks:
-            parts = sorted((split_of(rank["events"], *step) for step in rank["steps"]), key=lambda part: part["step_s"])
+        for rank, steps in zip(self.ranks, self.parts(), strict=True):
+            parts = sorted(steps, key=lambda part: part["step_s"])
             lines.append({"rank": rank["rank"]} | parts[(len(parts) - 1) // 2])
         return lines
+
+    def parts(self) -> list[list[dict[str, float]]]:
+        """For each rank, for each recorded step: the seconds of `split_of`."""
+        phases = phases_of(self.ranks, self.link)
+        return [
+            [split_of(rank["events"], start, end, spans) for start, end in rank["steps"]]
+            for rank, spans in zip(self.ranks, phases, strict=True)
+        ]
+
+    def messages(self, k: int) -> dict[int, list[dict[str, Any]]]:
+        """The messages of recorded step k (0, 1, ...) by rank: those that were under way in it."""
+        found = {}
+        for rank in self.ranks:
+            start, end = rank["steps"][k]
+            found[rank["rank"]] = [one for one in rank["messages"] if one["ended"] > start and one["called"] < end]
+        return found
+
+    def waited(self) -> Waited | None:
+        """What the training ranks did while they computed nothing; None if there was no exchange, or nothing was stamped."""
+        if not any(rank["messages"] for rank in self.ranks):
+            return None
+        training = [steps for rank, steps in zip(self.ranks, self.parts(), strict=True) if not self.spec.is_server(rank["rank"])]
+        names = ["step", *EXCHANGE]
+        return Waited(
+            {
+                name: [statistics.mean(step[f"{name}_s"] for step in same) for same in zip(*training, strict=True)]
+                for name in names
+            }
+        )
 
     def bubble(self) -> float:
         """The share (0 to 1) of a pipeline's step, from its first forward to its last backward, in which a stage computed nothing:
@@ -82,31 +118,6 @@ class Trace:
     def slowest_s(self) -> float:
         """Seconds of a step on the rank that takes longest."""
         return max(line["step_s"] for line in self.split())
-
-
-def split_of(events: list[list[Any]], start: float, end: float) -> dict[str, float]:
-    """The seconds of one step by kind: step_s, data_s, forward_s, backward_s, update_s, exchange_s. Each second counts once, for
-    the first kind of KINDS that was going on."""
-    inside = [e for e in events if e[5] > start and e[4] < end]
-    marks = sorted({start, end, *(min(max(t, start), end) for e in inside for t in e[4:6])})
-    parts = dict.fromkeys(KINDS, 0.0)
-    for a, b in itertools.pairwise(marks):
-        kind = next((kind for kind in KINDS if any(e[0] == kind and e[4] <= a and b <= e[5] for e in inside)), None)
-        if kind:
-            parts[kind] += b - a
-    named = {f"{kind}_s": parts[kind] for kind in ("data", "forward", "backward", "update")}
-    return {"step_s": end - start, **named, "exchange_s": end - start - sum(parts.values())}
-
-
-def union(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Intervals (start, end), sorted, with those that overlap or touch joined into one."""
-    merged: list[tuple[float, float]] = []
-    for a, b in sorted(spans):
-        if merged and a <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(b, merged[-1][1]))
-        else:
-            merged.append((a, b))
-    return merged
 
 
 def longer(one: Trace | None, other: Trace | None) -> float | None:
@@ -167,23 +178,30 @@ def trace(
     for rank in kept["ranks"]:
         rank["steps"] = [[t - zero for t in step] for step in rank["steps"]]
         rank["events"] = [[*event[:4], event[4] - zero, event[5] - zero] for event in rank["events"]]
-    return Trace(spec, exchange, kept["ranks"])
+        for message in rank["messages"]:
+            message |= {key: message[key] and message[key] - zero for key in ("called", "ended", "waited", "went_on")}
+    received(kept["ranks"])
+    return Trace(spec, exchange, kept["ranks"], link_of(kept["ranks"]))
 
 
 def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: str, steps: int, exchange: bool) -> dict[str, Any]:
-    """One rank of a trace, in its own process: returns {"rank", "events", "steps", "holds"}, with times of the monotonic clock."""
+    """One rank of a trace, in its own process: returns {"rank", "events", "messages", "trial", "steps", "holds"}, with times of the
+    monotonic clock. "trial": messages of a number and of 4 MiB, of the steps after the recorded ones."""
+    import torch.distributed as dist  # late: keeps torch out of a process that does not need it
+
     from labkit.engine.loop import build  # late: keeps torch out of a process that does not need it
+    from labkit.engine.stamps import Stamps  # late: keeps torch out of a process that does not need it
     from labkit.engine.worker import take_device  # late: keeps torch out of a process that does not need it
     from labkit.probes.recorder import Recorder, holds  # late: keeps torch out of a process that does not need it
     from labkit.strategies import strategy_class  # late: keeps torch out of a process that does not need it
 
     row = Spec(**spec)
-    row = row.but(epochs=row.epochs + WARMUP_STEPS + steps)  # more epochs than these steps can need
+    row = row.but(epochs=row.epochs + WARMUP_STEPS + steps + TRIAL_STEPS)  # more epochs than these steps can need
     device = take_device(row, rank, rank)
     strategy: Any
     strategy, data, place, _ = build(row, rank, device, Path(data_folder), None if exchange else strategy_class("single"))
     shard = strategy.shard if exchange else (rank, row.world_size)
-    recorder = Recorder(strategy, device)
+    recorder, stamps = Recorder(strategy, device), Stamps(strategy.precision)
 
     def batches() -> Iterator[tuple[Any, Any, Any]]:
         for epoch in itertools.count():
@@ -202,6 +220,13 @@ def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: s
         strategy.step(x, y)
         recorder.wait()
         spans.append([began, time.monotonic()])
-    timed = spans[WARMUP_STEPS:]
+    timed, recorded = spans[WARMUP_STEPS:], stamps.ended()
     events = [event for event in recorder.events if timed[0][0] <= event[4] and event[5] <= timed[-1][1]]
-    return {"rank": rank, "events": events, "steps": timed, "holds": holds(strategy) | {"activations": recorder.peak_bytes}}
+    messages = [one for one in recorded if one["ended"] > timed[0][0] and one["called"] < timed[-1][1]]
+    trial: list[dict[str, Any]] = []
+    if exchange and dist.is_initialized() and place.processes > 1:
+        for _ in range(TRIAL_STEPS):
+            strategy.step(*next(images)[:2])
+            trial += stamps.of_trial(rank)
+    kept = {"rank": rank, "events": events, "messages": messages, "trial": trial, "steps": timed}
+    return kept | {"holds": holds(strategy) | {"activations": recorder.peak_bytes}}

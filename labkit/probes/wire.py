@@ -2,6 +2,8 @@
 
 time = latency + bytes / bandwidth (the model of Hockney, 1994). For a small message the latency counts, for a large one the
 bytes: `fit` takes the latency from the smallest message and the bandwidth from the two largest.
+
+That latency is of ranks that do nothing but send. `latency` measures it again after what ranks do in a training step.
 """
 
 import hashlib
@@ -22,6 +24,15 @@ from labkit.system.machine import this_machine
 SIZES = tuple(2**k for k in range(10, 27, 2))  # 1 KiB to 64 MiB
 LARGE = 2**24  # bytes; from this size on there are at most three turns: one of 64 MiB takes 80 ms between two CPU ranks
 WAYS = {"all_reduce": "all-reduce ({backend})", "ring": "our own ring all-reduce", "copy": "memory copy in one rank"}
+
+
+BEFORE = {  # what a rank does before it sends a message of one number -> in words
+    "message": "other messages, without a pause",
+    "pause": "a pause of 20 ms",
+    "cache": "20 ms of computing in the caches",
+    "memory": "20 ms of copying 64 MiB",
+}
+PAUSE_S = 0.02
 
 
 def wire(
@@ -100,6 +111,64 @@ def wire_rank(*, rank: int, progress: Any, sizes: list[int], turns: int, backend
             lines.append({"way": way, "backend": backend, "ranks": dist.get_world_size(), "bytes": message.nbytes})
             lines[-1] |= {"median_s": statistics.median(timed), "min_s": min(timed), "max_s": max(timed)}
     return lines
+
+
+def latency(ranks: int = 2, turns: int = 15, fresh: bool = False) -> list[dict[str, Any]]:
+    """The latency of gloo on CPUs after other work: a dict for each key of BEFORE: before, ranks, and median_s, low_s, high_s (quartiles), min_s,
+    max_s of `turns`.
+
+    It is the time of an all-reduce of one number from the last rank's call until all ranks go on, so no rank's lateness is in it.
+    Kept and read again as in `wire`. Raises SpecError for a wrong number of ranks or turns; RunFailed if a rank fails."""
+    if not 2 <= ranks <= 64 or not 2 <= turns <= 1000:
+        raise SpecError(f"ranks={ranks!r}, turns={turns!r}: must be from 2 to 64, and from 2 to 1000")
+    folder = runs_folder() / "probes/wire" / f"latency-{ranks}-{turns}"
+    about = surroundings() | {"probe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}
+    kept = None if fresh else read_kept(folder / "latency.json", about)
+    if kept is None:
+        with claimed(folder):
+            job = Job("labkit.probes.wire:latency_rank", ranks, folder, {"turns": turns}, "gloo", 1)
+            kept = about | {"measured_at": time.time(), "ranks": launch.launch(job)}
+            write_json(folder / "latency.json", kept)
+    lines = []
+    for before in BEFORE:
+        turns_of_ranks = zip(*(rank[before] for rank in kept["ranks"]), strict=True)  # [(called, went on) of each rank], by turn
+        took = [max(on for _, on in turn) - max(called for called, _ in turn) for turn in turns_of_ranks]
+        low, _, high = statistics.quantiles(took, n=4, method="inclusive")
+        lines.append({"before": before, "ranks": ranks, "median_s": statistics.median(took), "low_s": low, "high_s": high})
+        lines[-1] |= {"min_s": min(took), "max_s": max(took)}
+    return lines
+
+
+def latency_rank(*, rank: int, progress: Any, turns: int) -> dict[str, list[tuple[float, float]]]:
+    """One rank of `latency`: for each key of BEFORE, [when it called, when it went on] of each turn, on the monotonic clock."""
+    import torch  # late: keeps torch out of a process that does not need it
+    import torch.distributed as dist  # late: keeps torch out of a process that does not need it
+
+    number, small, large = torch.zeros(1), torch.ones(128, 128), torch.ones(2**24)
+    into = torch.empty_like(large)
+
+    def repeat(work: Callable[[], Any]) -> None:
+        until = time.monotonic() + PAUSE_S
+        while time.monotonic() < until:
+            work()
+
+    first: dict[str, Callable[[], Any]] = {
+        "message": lambda: [dist.all_reduce(number) for _ in range(3)],
+        "pause": lambda: time.sleep(PAUSE_S),
+        "cache": lambda: repeat(lambda: small @ small),
+        "memory": lambda: repeat(lambda: into.copy_(large)),
+    }
+    stamps: dict[str, list[tuple[float, float]]] = {before: [] for before in BEFORE}
+    for turn in range(1 + turns):  # the ways take turns, so that a busy second meets them all; the first turn is a warm-up
+        progress.at("latency", 0, turn)
+        for before, work in first.items():
+            dist.barrier()
+            work()
+            called = time.monotonic()
+            dist.all_reduce(number)
+            if turn:
+                stamps[before].append((called, time.monotonic()))
+    return stamps
 
 
 def fit(lines: list[dict[str, Any]]) -> tuple[float, float]:

@@ -54,11 +54,8 @@ class Say:
 
     def notes(self) -> list[Markup]:
         """What a reader must know before the figures are compared."""
-        said = []
-        for note in self.view["notes"]:
-            values = {key: value for key, value in note.items() if key not in ("kind", "names")}
-            said.append(self.t(f"note.{note['kind']}", names=self.t.codes(note.get("names", [])), **values))
-        return said
+        notes = self.view["notes"]
+        return [self.t(f"note.{note['kind']}", **note | {"names": self.t.codes(note.get("names", []))}) for note in notes]
 
     def links(self, names: list[str]) -> Markup:
         """A list of rows, each as a link to its results."""
@@ -113,10 +110,9 @@ class Say:
     def rounds(self, group: dict[str, Any]) -> Markup:
         """In how many rounds a group's images/s were measured, and how its control came out."""
         rounds = group["rounds"]
-        if rounds is None:
-            return self.t("beside.no_rounds")
-        key = "rounds_busy" if rounds["busy"] else "rounds_noisy" if rounds["noisy"] else "rounds"
-        return self.t(f"beside.{key}", n=rounds["n"], control=rounds["control"])
+        return (
+            self.t(f"beside.{rounds['key']}", n=rounds["n"], control=rounds["control"]) if rounds else self.t("beside.no_rounds")
+        )
 
     def verdict(self, verdict: dict[str, Any]) -> Markup:
         """Is the order of a group's rows by one figure the published one? With the pairs of rows that show it."""
@@ -176,11 +172,8 @@ class Say:
 
     def agreed(self, line: dict[str, Any]) -> Markup:
         """A line of the table of orders as a sentence."""
-        figure = self.title_of(line["figure"])
-        if line["level"] == "unknown":
-            return self.t("agreement.unknown", figure=figure, n=line["n"])
-        counts = {kind: line["kinds"][kind] for kind in ("same", "opposite")}
-        return self.t(f"agreement.{line['level']}", figure=figure, n=line["n"], pairs=line["pairs"], **counts)
+        known = {key: line[key] for key in ("n", "pairs")} | {kind: line["kinds"][kind] for kind in ("same", "opposite")}
+        return self.t(f"agreement.{line['level']}", figure=self.title_of(line["figure"]), **known)
 
     def time_header(self) -> list[Markup]:
         """The headings of the table of times."""
@@ -251,7 +244,6 @@ class Say:
         """The commands that make this report again, and that check it."""
         name, settings = self.view["profile"], self.view["settings"]
         changed = settings.removeprefix(f"--profile {name}").strip()
-        profile = "" if name == "quick" else f" PROFILE={name}"
-        make = f"make report{profile}" + (f' ARGS="{changed}"' if changed else "")
+        make = "make report" + ("" if name == "quick" else f" PROFILE={name}") + (f' ARGS="{changed}"' if changed else "")
         report, check = (f"labkit {word} {settings}" for word in ("report", "check"))
         return self.t("again.text", make=self.t.code(make), command=self.t.code(report), check=self.t.code(check))

@@ -42,10 +42,11 @@ def rounds_with(names: list[str], rounds: Iterable[Rounds]) -> Rounds | None:
 
 
 def rounds_facts(rounds: Rounds | None) -> dict[str, Any] | None:
-    """What a report says of the rounds behind a group's ratios of images/s."""
+    """What a report says of the rounds behind a group's ratios of images/s; "key": of its text."""
     if rounds is None:
         return None
-    return {"n": len(rounds.turns), "control": str(rounds.control or "–"), "busy": rounds.busy, "noisy": rounds.noisy}
+    key = "rounds_busy" if rounds.busy else "rounds_noisy" if rounds.noisy else "rounds"
+    return {"key": key, "n": len(rounds.turns), "control": str(rounds.control or "–")}
 
 
 def compared_text(group: params.Group) -> dict[str, str]:

@@ -130,25 +130,6 @@ MEMORY_IS = {  # what max_mem_mib measures, by device and language
 }
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question before the run. asks "row": which row is best by this metric; "factor": the best value over the worst value."""
-
-    metric: str
-    text: str
-    asks: str = "row"
-
-
-QUESTIONS = {
-    "fastest": Question("images_per_s", "Which row trains most images per second?"),
-    "factor": Question("images_per_s", "How many times as fast is it as the slowest?", asks="factor"),
-    "least_memory": Question("max_mem_mib", "Which needs least memory on a rank?"),
-    "most_accurate": Question("best_acc_pct", "Which ends most accurate?"),
-}
-
-ROW_QUESTIONS = {key: question for key, question in QUESTIONS.items() if question.asks == "row"}
-
-
 def memory_is(devices: Iterable[str], language: str = "en") -> str:
     """What max_mem_mib measures on these devices ("cpu", "cuda"), as a phrase."""
     return " / ".join(MEMORY_IS[device][language] for device in sorted(set(devices)))

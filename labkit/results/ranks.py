@@ -12,6 +12,7 @@ from labkit.rows import params
 
 FEWEST = 4  # rows; with fewer rows, any order is likely
 MOST = 0.5  # of the pairs
+NOT_TOLD_HERE = ("untold", "equal", "tie_only_here")  # kinds of pairs whose rows the measurements here do not tell apart
 MOSTLY, PARTLY = 0.7, 0.3  # the smallest Spearman's rho of these levels
 
 
@@ -28,8 +29,8 @@ def agreement(rows: list[Row]) -> list[dict[str, Any]]:
 def metric_agreement(metric: Metric, matched: list[MatchedRow]) -> dict[str, Any]:
     """The agreement of one figure over rows that have it.
 
-    "n": the number of rows. "spearman", "kendall": correlations as text, None with fewer than FEWEST rows. "level": the word for
-    rho. "pairs": the number of pairs of rows; "kinds": how many pairs are of each kind (see verdict.KINDS)."""
+    "n": the number of rows. "spearman", "kendall": correlations as text, None with fewer than FEWEST rows, and where most pairs of
+    rows cannot be told apart. "level": the word for rho. "pairs": the number of pairs of rows; "kinds": how many pairs are of each kind (see verdict.KINDS)."""
     here = [one.row.median(metric.key) or 0.0 for one in matched]
     published = [one.published[metric.published] for one in matched if one.published]
     figures = figures_of(metric, [one.row for one in matched])
@@ -37,12 +38,16 @@ def metric_agreement(metric: Metric, matched: list[MatchedRow]) -> dict[str, Any
     rho = tau = None
     if len(matched) >= FEWEST:
         rho, tau = spearman(here, published), kendall(here, published)
+    not_told = sum(kinds[kind] for kind in NOT_TOLD_HERE)
+    level = agreement_level(rho, not_told / max(1, sum(kinds.values())))
+    if level == "untold":  # then the order of the medians is mostly chance, and so are correlations with it
+        rho = tau = None
     return {
         "figure": metric.key,
         "n": len(matched),
         "spearman": signed_text(rho),
         "kendall": signed_text(tau),
-        "level": agreement_level(rho, kinds["untold"] / max(1, sum(kinds.values()))),
+        "level": level,
         "pairs": sum(kinds.values()),
         "kinds": {kind: kinds[kind] for kind in KINDS},
     }
@@ -50,7 +55,7 @@ def metric_agreement(metric: Metric, matched: list[MatchedRow]) -> dict[str, Any
 
 def agreement_level(rho: float | None, untold: float) -> str:
     """The word for a Spearman's rho: unknown (None), mostly, partly, hardly or reversed; or untold, if that is so of most pairs.
-    `untold`: the share of pairs that are too noisy to tell, 0 to 1."""
+    `untold`: the share of pairs (0 to 1) whose two rows cannot be told apart here."""
     if rho is None:
         return "unknown"
     if untold > MOST:

@@ -15,6 +15,10 @@ TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", 
 class SpecError(ValueError):
     """A value is wrong, and no run can start with it. The message names the key, the value and the remedy."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of this error: one line. The place in labkit's code would not help the reader to correct the value."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def field(default: Any, about: str, *, choices=None, also=None, low=None, high=None, above=None, scale=False) -> Any:
     """A field of a dataclass, with a description and limits: one of `choices`, low <= value <= high, value > above.

@@ -61,18 +61,18 @@ KINDS = {
     "ddp": Kind(
         stem="ddp_{backend}_{model}_bs{b}x{n}_cache{cache}_amp{amp}",
         settings=("bucket_mb", "gradient_as_bucket_view", "static_graph"),
-        colour="#1f5fa8",
+        colour="#065194",
         marker="s",
     ),
     "data_parallel": Kind(
-        stem="dp_{model}_bs{batch}_ngpu{n}_cache{cache}_amp{amp}", one_process=True, backends=(), colour="#8a3ffc", marker="D"
+        stem="dp_{model}_bs{batch}_ngpu{n}_cache{cache}_amp{amp}", one_process=True, backends=(), colour="#4900b6", marker="D"
     ),
     "model_parallel": Kind(
         stem="model_parallel_{model}_bs{batch}_cache{cache}",
         whole_batch=True,
         least=2,
         settings=("micro_batches", "schedule"),
-        colour="#c1440e",
+        colour="#b03600",
         marker="^",
     ),
     "fsdp": Kind(
@@ -80,11 +80,11 @@ KINDS = {
         gloo_carries_cuda=False,
         published_on_nccl=True,
         settings=("sharding",),
-        colour="#5fb3e6",
+        colour="#439ccd",
         marker="P",
     ),
     "collective": Kind(
-        stem="collective_{backend}_{model}_bs{b}x{n}", settings=("form", "bucket_mb"), colour="#2f8f5b", marker="v"
+        stem="collective_{backend}_{model}_bs{b}x{n}", settings=("form", "bucket_mb"), colour="#1e824f", marker="v"
     ),
     "parameter_server": Kind(
         stem="{server}_{model}_bs{b}_workers{n}",
@@ -92,7 +92,7 @@ KINDS = {
         backends=("gloo",),
         exact=False,
         settings=("server_device", "consistency", "staleness_bound"),
-        colour="#e3a600",
+        colour="#a97a00",
         marker="X",
     ),
 }

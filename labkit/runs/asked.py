@@ -47,11 +47,12 @@ def check_rows(rows: Any) -> None:
         )
 
 
-def check_lesson(group: Any, rows: Any, claim: Any) -> None:
-    """Raise SpecError unless `group` is a whole number, `rows` is a list of names of rows, and `claim` is a text."""
+def check_lesson(group: Any, rows: Any, claim: Any, claim_zh: Any = "") -> None:
+    """Raise SpecError unless `group` is a whole number, `rows` is a list of names of rows, and the claims are texts."""
     if isinstance(group, bool) or not isinstance(group, int):
         raise SpecError(f"group={group!r}: must be the number of a group, such as 4; for papermill: -p group 4")
     if not isinstance(rows, (list, tuple)) or not all(isinstance(row, str) for row in rows):
         raise SpecError(f'rows={rows!r}: must be a list of names of rows; for papermill: -y "rows: [name, name]"')
-    if not isinstance(claim, str):
-        raise SpecError(f"claim={claim!r}: must be a text, not {type(claim).__name__}; for papermill: -r claim 'a sentence'")
+    for key, text in (("claim", claim), ("claim_zh", claim_zh)):
+        if not isinstance(text, str):
+            raise SpecError(f"{key}={text!r}: must be a text, not {type(text).__name__}; for papermill: -r {key} 'a sentence'")

@@ -6,14 +6,13 @@ Units stand in the names: `_s` seconds, `_mib` 2^20 bytes, `_pct` percent. Times
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labkit.rows.fields import SpecError
 from labkit.rows.spec import Spec
-from labkit.system.files import Unreadable, read_json
+from labkit.system.files import Unreadable, checked_fields, counts, one_line, read_json
 from labkit.system.machine import Machine, busy
 
 AGAIN = "train the row again to replace it"
@@ -36,7 +35,10 @@ class Epoch:
 class RankFigures:
     """What one rank measured. `shard` (i, n): it trained part i of the n parts of each step's images; None for a server.
 
-    `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted."""
+    `images_timed` images were trained in `timed_s` seconds, without the warm-up steps. `strategy`: what the strategy counted.
+    `messages_per_step`: {verb: [messages, bytes of their payload]} of a training step, the mean over the last epoch's steps after the
+    warm-up; evaluation is not in it (`engine.counted.Counter`). `sent_bytes_per_step`: bytes that left this process in such a step, as
+    the kernel counted them on its sockets, with gloo's headers. None: not counted (a result of before it was; NCCL; not Linux)."""
 
     rank: int
     shard: tuple[int, int] | None
@@ -50,6 +52,8 @@ class RankFigures:
     steps: int
     first_step_at: float
     strategy: dict[str, Any]
+    messages_per_step: dict[str, list[float]] | None = None
+    sent_bytes_per_step: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +108,14 @@ class Result:
     @classmethod
     def from_json(cls, content: Any, where: str | Path = "result") -> Result:
         """The Result that a JSON file holds. Raises Unreadable for a file of another version, or one that was edited or torn."""
-        values = checked_fields(content, cls, where)
-        checked_fields(values["machine"], Machine, f"{where}, machine")
+        values = checked_fields(content, cls, where, AGAIN)
+        checked_fields(values["machine"], Machine, f"{where}, machine", AGAIN)
         try:
             values["spec"], values["machine"] = Spec(**values["spec"]), machine_of(values["machine"])
         except (TypeError, SpecError) as error:
             raise Unreadable(f"{where}: was written by another version of labkit ({one_line(error)}); {AGAIN}") from None
-        values["epochs"] = [Epoch(**checked_fields(epoch, Epoch, f"{where}, epochs")) for epoch in values["epochs"]]
-        ranks = [checked_fields(rank, RankFigures, f"{where}, ranks") for rank in values["ranks"]]
+        values["epochs"] = [Epoch(**checked_fields(epoch, Epoch, f"{where}, epochs", AGAIN)) for epoch in values["epochs"]]
+        ranks = [checked_fields(rank, RankFigures, f"{where}, ranks", AGAIN) for rank in values["ranks"]]
         values["ranks"] = [RankFigures(**rank | {"shard": rank["shard"] and tuple(rank["shard"])}) for rank in ranks]
         if not values["epochs"] or not any(rank.shard for rank in values["ranks"]):
             raise Unreadable(f"{where}: no epoch, or no rank that trained, is in it; {AGAIN}")
@@ -154,7 +158,7 @@ class NoResult:
         if isinstance(content, dict):  # an attempt has more keys than we need
             names = {one.name for one in dataclasses.fields(cls)}
             content = {key: value for key, value in content.items() if key in names}
-        outcome = cls(**checked_fields(content, cls, where))
+        outcome = cls(**checked_fields(content, cls, where, AGAIN))
         if outcome.status not in ENDINGS:
             raise Unreadable(f"{where}: the status {outcome.status[:40]!r} is none of {', '.join(ENDINGS)}; {AGAIN}")
         return outcome
@@ -179,66 +183,6 @@ def machine_of(facts: dict[str, Any]) -> Machine:
 
 Outcomes = dict[str, list[Result | NoResult]]  # by row name, one for each repeat
 Results = dict[str, list[Result]]
-
-LARGEST = 2**53  # from here on a float does not hold every whole number; no figure of a run comes near
-LATEST = 2**33  # the last second, in the year 2242, of a time that is told as a date
-
-
-def one_line(error: Exception) -> str:
-    """What an exception says, in a line that can be printed."""
-    return " ".join(str(error).encode(errors="backslashreplace").decode().split())
-
-
-def text(value: Any) -> bool:
-    """Is it a text that can be printed? JSON can hold halves of characters, which have no UTF-8."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def whole(value: Any) -> bool:
-    """Is it a whole number that a run could have counted?"""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
-
-
-def counts(value: Any) -> bool:
-    """Is it how often each whole number was counted? As JSON has it: the numbers are texts."""
-    return isinstance(value, dict) and all(
-        key.isascii() and key.isdecimal() and len(key) < 16 and whole(n) for key, n in value.items()
-    )
-
-
-TYPES: dict[str, Callable[[Any], bool]] = {  # by the annotation of a field, or by its first word
-    "str": text,
-    "int": whole,
-    "float": lambda value: whole(value) or (isinstance(value, float) and abs(value) <= LARGEST),  # NaN is not <= anything
-    "bool | None": lambda value: value is None or isinstance(value, bool),
-    "list": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
-    "dict": lambda value: isinstance(value, dict),
-    "dict[str, str]": lambda value: isinstance(value, dict) and all(map(text, [*value, *value.values()])),
-    "Spec": lambda value: isinstance(value, dict),
-    "Machine": lambda value: isinstance(value, dict),
-    "tuple[str, ...]": lambda value: isinstance(value, (list, tuple)) and all(map(text, value)),
-    "tuple[int, int] | None": lambda value: (
-        value is None or (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(whole, value)))
-    ),
-}
-
-
-def checked_fields(content: Any, shape: Any, where: str | Path, remedy: str = AGAIN) -> dict[str, Any]:
-    """The values for the dataclass `shape`, from plain data. Raises Unreadable, with the remedy, unless each field is there and has its type;
-    a field whose name ends in `_at` must be a time."""
-    if not isinstance(content, dict):
-        raise Unreadable(f"{where}: holds {type(content).__name__}, where key: value pairs were expected; {remedy}")
-    fields = {one.name: one for one in dataclasses.fields(shape) if one.metadata.get("in_file", True)}
-    needed = {name for name, one in fields.items() if one.default is dataclasses.MISSING}
-    if odd := sorted((needed - content.keys()) | (content.keys() - fields.keys())):
-        has = "lacks" if odd[0] in needed else "has"
-        raise Unreadable(f"{where}: was written by another version of labkit (it {has} {odd[0][:40]!r}); {remedy}")
-    for name, value in content.items():
-        wanted = str(fields[name].type)
-        fits = TYPES.get(wanted) or TYPES[wanted.partition("[")[0].partition(" ")[0]]
-        if not fits(value) or (name.endswith("_at") and not 0 <= value <= LATEST):
-            raise Unreadable(f"{where}: '{name}' is {str(value)[:40]!r}, where a value of type {wanted} was expected; {remedy}")
-    return dict(content)
 
 
 def read_result(path: Path) -> Result | None:

@@ -131,6 +131,16 @@ class Measured:
 
     __radd__ = __add__
 
+    def __sub__(self, other: Measured) -> Measured:
+        """The difference, sample by sample. The smaller it is against the two, the larger is its relative error; if it is not
+        positive, nothing can be told of it."""
+        samples = tuple(one - two for one, two in zip(self.samples, other.samples, strict=False))
+        freedom, busy = min(self.freedom, other.freedom), self.busy or other.busy
+        if min(samples) <= 0:
+            return Measured((math.nan,) * len(samples), math.inf, freedom, busy)
+        error = math.hypot(self.median * self.error, other.median * other.error) / statistics.median(samples)
+        return Measured(samples, error, freedom, busy)
+
     def __truediv__(self, other: Measured | float) -> Measured:
         return self * (1 / other)
 

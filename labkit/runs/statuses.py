@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.runs.folders import held, runs_folder
-from labkit.runs.result import checked_fields
-from labkit.system.files import Unreadable, check_readable, read_json
+from labkit.system.files import Unreadable, check_readable, checked_fields, read_json
 
 
 @dataclass

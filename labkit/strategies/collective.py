@@ -1,6 +1,7 @@
 """Data parallelism with the communication written out. Each `form` is one step on the way to DDP.
 
-per_parameter  after backward, one all-reduce for each gradient, as published: many small messages, no overlap.
+per_parameter  after backward, one all-reduce for each gradient: many small messages, no overlap. Whether the published
+               "collective" rows did this is not known (their memory and NCCL speed are close to DDP's).
 flat           after backward, all gradients in one message: the latency is paid once.
 ring           the same message, sent by our own all-reduce: N-1 steps add, N-1 steps pass the sums on
                (Patarasuk and Yuan, 2009). Each rank sends 2 (N-1)/N times the bytes of the gradients, for any N.

@@ -8,7 +8,9 @@ parameters are freed (resharded). U: update; each rank updates its own shard onl
     sharding=grad   A0 F0      A1 F1          B1 R1 x1      B0 R0 x0   U     one gather a step; all are whole from forward on
     sharding=full   A0 F0 x0   A1 F1 x1   A1  B1 R1 x1  A0  B0 R0 x0   U     a second gather; few blocks are whole at a time
 
-On CUDA torch starts A and R early, so that these messages are sent while another block computes.
+On CUDA torch starts A and R early, so that these messages are sent while another block computes. Gloo has no reduce-scatter: torch
+makes R an all-reduce there, and keeps a part. So with P bytes of parameters two ranks send 1.5 P (grad) and 2 P (full) over gloo,
+and P and 1.5 P over NCCL.
 """
 
 import torch

@@ -3,7 +3,9 @@
 With one micro-batch (the published row) a rank waits while the other one computes. Two things cross the cut: the
 activations in forward, and their gradients in backward. `by_hand` below sends them. With more micro-batches the ranks
 overlap in torch's pipeline schedules: GPipe (Huang et al., 2019) runs all forwards and then all backwards; 1F1B
-(PipeDream, Narayanan et al., 2019) runs each backward as early as it can, and so holds fewer activations.
+runs each backward as early as it can, and so holds fewer activations. Both end all micro-batches before the update (a flush):
+this 1F1B is DAPPLE (Fan et al., 2021), or PipeDream-Flush (Narayanan et al., 2021, "Memory-Efficient Pipeline-Parallel DNN
+Training"). PipeDream (2019) has no flush, and keeps several versions of the weights.
 BatchNorm sees one micro-batch at a time, so with norm=batch the number of micro-batches changes the result.
 """
 
@@ -28,7 +30,7 @@ from labkit.strategy import Place, Precision, broadcast, broadcast_from_rank0, m
 #   1f1b   stage 0   F1 F2 .. B1 F3 B2 F4 B3 .. B4     as long a step, but stage 0 holds the activations of 2
 #          stage 1   .. F1 B1 F2 B2 F3 B3 F4 B4 ..
 #
-# (Drawn as if forward and backward took the same time. The bubble is (p - 1) / (m + p - 1) of a stage's time for p
+# (Drawn as if forward and backward took the same time. The bubble is (p - 1) / (m + p - 1) of a step for p
 # stages and m micro-batches: here 1/5.)
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 

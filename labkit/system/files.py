@@ -3,6 +3,7 @@
 In a folder that others can write into, too, nothing is opened through a symbolic link that somebody put there.
 """
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -12,6 +13,7 @@ import shutil
 import stat
 import tempfile
 import threading
+from collections.abc import Callable
 from glob import escape
 from pathlib import Path
 from typing import IO, Any
@@ -153,3 +155,74 @@ def open_lock(path: Path, create: bool = True) -> IO[bytes]:
         os.close(descriptor)
         raise OSError(f"{path}: must be a file that labkit can lock; remove what stands there")
     return os.fdopen(descriptor, "rb")
+
+
+# -- plain data that was read back: is it what was written? ----------------------------------------------------------------
+LARGEST = 2**53  # from here on a float does not hold every whole number; no figure of a run comes near
+LATEST = 2**33  # the last second, in the year 2242, of a time that is told as a date
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, in a line that can be printed."""
+    return " ".join(str(error).encode(errors="backslashreplace").decode().split())
+
+
+def text(value: Any) -> bool:
+    """Is it a text that can be printed? JSON can hold halves of characters, which have no UTF-8."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def whole(value: Any) -> bool:
+    """Is it a whole number that a run could have counted?"""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def counts(value: Any) -> bool:
+    """Is it how often each whole number was counted? As JSON has it: the numbers are texts."""
+    return isinstance(value, dict) and all(
+        key.isascii() and key.isdecimal() and len(key) < 16 and whole(n) for key, n in value.items()
+    )
+
+
+TYPES: dict[str, Callable[[Any], bool]] = {  # by the annotation of a field, or by its first word
+    "str": text,
+    "int": whole,
+    "float": lambda value: whole(value) or (isinstance(value, float) and abs(value) <= LARGEST),  # NaN is not <= anything
+    "bool | None": lambda value: value is None or isinstance(value, bool),
+    "list": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+    "dict": lambda value: isinstance(value, dict),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(map(text, [*value, *value.values()])),
+    "float | None": lambda value: value is None or TYPES["float"](value),
+    "dict[str, list[float]] | None": lambda value: (
+        value is None
+        or (
+            isinstance(value, dict)
+            and all(isinstance(pair, list) and len(pair) == 2 and all(map(TYPES["float"], pair)) for pair in value.values())
+            and all(map(text, value))
+        )
+    ),
+    "Spec": lambda value: isinstance(value, dict),
+    "Machine": lambda value: isinstance(value, dict),
+    "tuple[str, ...]": lambda value: isinstance(value, (list, tuple)) and all(map(text, value)),
+    "tuple[int, int] | None": lambda value: (
+        value is None or (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(whole, value)))
+    ),
+}
+
+
+def checked_fields(content: Any, shape: Any, where: str | Path, remedy: str) -> dict[str, Any]:
+    """The values for the dataclass `shape`, from plain data. Raises Unreadable, with the remedy, unless each field is there and has its type;
+    a field whose name ends in `_at` must be a time."""
+    if not isinstance(content, dict):
+        raise Unreadable(f"{where}: holds {type(content).__name__}, where key: value pairs were expected; {remedy}")
+    fields = {one.name: one for one in dataclasses.fields(shape) if one.metadata.get("in_file", True)}
+    needed = {name for name, one in fields.items() if one.default is dataclasses.MISSING}
+    if odd := sorted((needed - content.keys()) | (content.keys() - fields.keys())):
+        has = "lacks" if odd[0] in needed else "has"
+        raise Unreadable(f"{where}: was written by another version of labkit (it {has} {odd[0][:40]!r}); {remedy}")
+    for name, value in content.items():
+        wanted = str(fields[name].type)
+        fits = TYPES.get(wanted) or TYPES[wanted.partition("[")[0].partition(" ")[0]]
+        if not fits(value) or (name.endswith("_at") and not 0 <= value <= LATEST):
+            raise Unreadable(f"{where}: '{name}' is {str(value)[:40]!r}, where a value of type {wanted} was expected; {remedy}")
+    return dict(content)

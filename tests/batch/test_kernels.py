@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,9 +16,12 @@ import pytest
 
 from labkit.batch import child as batch_one
 from labkit.batch.batch import run_notebooks
+from labkit.batch.pages import readable
+from labkit.notebook import STOPPED
 from labkit.rows import params
 from labkit.runs.statuses import Status, read_statuses
 from tests.helpers.batch_notebooks import GIVEN, GROUP, fetched, made_in, outputs_of, write_notebook
+from tests.helpers.folded import is_folded
 
 ROOT = Path(__file__).parents[2]
 SHOWS = """
@@ -133,6 +138,58 @@ def test_pages_need_no_network(ran, name: str) -> None:
 def test_pages_show_what_the_notebook_shows(ran) -> None:
     page = (ran[0] / "04_data_cache.html").read_text()
     assert "data:image/png;base64" in page and "<b>bold</b>" in page and "缓存效果" in page
+
+
+def test_what_a_cell_prints_looks_like_a_terminal(ran) -> None:
+    page = (ran[0] / "04_data_cache.html").read_text()
+    rules = re.findall(r"\.jp-OutputArea-output pre[^{]*\{([^}]*)\}", page)
+    families = [rule for rule in rules if "font-family" in rule]
+    assert families and "var(--jp-code-font-family)" in families[-1], "the last rule counts"
+    assert re.search(r"--jp-code-font-family:[^;]*--jp-code-font-family-default", page)
+    breaks = [rule for rule in rules if "word-break" in rule]
+    assert "word-break: normal" in breaks[-1] and "white-space: pre;" in breaks[-1]
+
+
+def test_the_injected_cell_is_readable_and_folded(ran) -> None:
+    notebook = nbformat.read(ran[0] / "04_data_cache.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert is_folded(cell) and params.group(4).claim_zh in cell.source and "\\u" not in cell.source
+    assert ast.parse(cell.source)
+
+
+@pytest.mark.parametrize(
+    "text", ["缓存", "a\nb\t\\ é", "\\u7f13", "\\\\u7f13", '"quoted" \\"', "\u200b\u2028\x00", "\ud800", "\U0001f600"]
+)
+def test_readable_source_means_the_same(text: str) -> None:
+    source = f"claim = {json.dumps(text)}" if "\U0001f600" not in text else f"claim = {text!a}"
+    assert ast.literal_eval(readable(source).removeprefix("claim = ")) == ast.literal_eval(source.removeprefix("claim = "))
+    assert readable(r'x = "\u7f13\u5b58"') == 'x = "缓存"'
+
+
+STOP = "import os, signal, time\ndef deep():\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(20)\ndeep()"
+
+
+def test_a_stop_and_a_wrong_value_are_one_line(lab: Path) -> None:
+    """In place of a traceback through labkit and Jupyter; and the notebook has not ended well."""
+    write_notebook(lab / "notebooks", "20_wrong", "import labkit", "labkit.run(1, profile='quik')", "print('never')")
+    write_notebook(lab / "notebooks", "30_other", "import labkit", "1 / 0")
+    write_notebook(lab / "notebooks", "40_stop", "import labkit", STOP, "print('never')")
+    with pytest.raises(KeyboardInterrupt, match="40_stop"):
+        run_notebooks("tiny")
+    statuses = {status.notebook: (status.status, status.reason) for status in read_statuses("tiny")}
+    assert statuses["20_wrong"][0] == "failed" and "SpecError: profile 'quik'" in statuses["20_wrong"][1]
+    assert statuses["40_stop"][0] == "interrupted" and statuses["30_other"][0] == "failed"
+    shown = {name: error_of(lab / f"runs/tiny/notebooks/{name}.ipynb") for name in statuses}
+    assert shown["20_wrong"] == ["SpecError: profile 'quik': there is none of that name; did you mean 'quick'?"]
+    assert shown["40_stop"] == [f"KeyboardInterrupt: {STOPPED}"] and "run the cell again" in STOPPED
+    assert len(shown["30_other"]) > 2, "other errors are shown whole"
+
+
+def error_of(path: Path) -> list[str]:
+    """The traceback that the notebook shows."""
+    cells = nbformat.read(path, as_version=4).cells
+    (error,) = [out for cell in cells for out in cell.get("outputs", ()) if out.output_type == "error"]
+    return error.traceback
 
 
 def test_fetches_are_found() -> None:

@@ -14,11 +14,12 @@ from tests.helpers.answers.wrong_batches import WRONG as BATCHES
 from tests.helpers.answers.wrong_collectives import WRONG as COLLECTIVES
 from tests.helpers.answers.wrong_costs import WRONG as COSTS
 from tests.helpers.answers.wrong_data import WRONG as DATA
+from tests.helpers.answers.wrong_published import WRONG as PUBLISHED
 from tests.helpers.answers.wrong_schedules import WRONG as SCHEDULES
 from tests.helpers.answers.wrong_updates import WRONG as UPDATES
 
-WRONG = BATCHES | COLLECTIVES | COSTS | DATA | SCHEDULES | UPDATES
-PUBLISHED_NOTEBOOKS = 12
+WRONG = BATCHES | COLLECTIVES | COSTS | DATA | PUBLISHED | SCHEDULES | UPDATES
+PUBLISHED_NOTEBOOKS = 13
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name.removeprefix("check_") for name in dir(checks) if name.startswith("check_"))
 

@@ -40,6 +40,7 @@ def put(name, rate=1000.0, accuracy=90.0, memory=100.0, *, repeat=1, label="quic
         "images_per_s": rate,
     }
     rank |= {**times, "first_step_at": began + 1.0, "strategy": {}}
+    rank |= {"messages_per_step": {"all_reduce": [1.0, 4000.0]}, "sent_bytes_per_step": 4096.0}
     epochs = [{"epoch": n, "train_loss": 2.0 / n, "test_acc_pct": accuracy * n / 3, "after_s": 3.0 * n} for n in (1, 2, 3)]
     about = {"name": spec.name, "label": label, "repeat": repeat, "run_dir": str(folder), "status": status, "reason": ""}
     about |= {

@@ -18,7 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from labkit.notebook import STOPPED
 from tests.helpers import promised
+from tests.helpers.folded import is_folded
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -26,6 +28,18 @@ FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usa
 SHOTS = ROOT / "build/screenshots"
 SIDEWAYS = """[...document.querySelectorAll('.jp-OutputArea-output table')].map(table => table.parentElement)
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.innerText.slice(0, 80))"""
+
+# Code and printed text of which a line is broken: higher than its lines, or one word on two lines.
+BROKEN = """[...document.querySelectorAll('.jp-Notebook pre, .jp-Notebook code, .jp-Notebook .cm-line')].filter(box => {
+    if (!box.offsetParent || !box.innerText.trim()) return false;
+    const text = document.createTreeWalker(box, NodeFilter.SHOW_TEXT), range = document.createRange();
+    for (let node = text.nextNode(); node; node = text.nextNode())
+        for (const word of node.data.matchAll(/[\\p{L}\\p{N}_]+/gu)) {
+            range.setStart(node, word.index); range.setEnd(node, word.index + word[0].length);
+            const tops = [...range.getClientRects()].map(one => Math.round(one.top));
+            if (Math.max(...tops) - Math.min(...tops) > 4) return true;
+        }
+    return false; }).map(box => box.innerText.slice(0, 160))"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 
@@ -62,14 +76,13 @@ def jupyter(tmp_path_factory):
     settings.mkdir(parents=True)
     # all cells in the page, also those that are out of sight
     (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
-    news = folder / "settings/@jupyterlab/apputils-extension"
-    news.mkdir(parents=True)
-    (news / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    as_made = subprocess.run(["make", "-n", "lab", "PYTHON=python3"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     env = os.environ | {
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_CONFIG_PATH": re.search('JUPYTER_CONFIG_PATH="([^"$]+)', as_made)[1],
         "IPYTHONDIR": str(folder / "ipython"),
         "LABKIT_RUNS": str(folder / "runs"),
         "PYTHONPATH": str(ROOT),
@@ -109,7 +122,7 @@ def page(jupyter):
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=promised.chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page = browser.new_page(viewport={"width": 1366, "height": 768})
         page.set_default_timeout(60_000)
         yield page
         browser.close()
@@ -160,10 +173,39 @@ def test_run_all_shows_a_moving_view_and_the_figures(page, jupyter):
     assert page.get_by_text("s so far").count() == 0, "a live view was left where its last picture should be"
     assert page.locator(".jp-OutputArea-output img").count() >= 4
     assert page.get_by_text("Commit my guess").count() == 1, "the prediction card is there"
+    chosen = page.locator(".widget-dropdown select").evaluate_all(
+        "all => all.map(one => one.selectedOptions[0].label.replaceAll('\xa0', ' '))"
+    )
+    assert chosen and set(chosen) == {"choose ..."}, "the card starts empty"
+    assert set(page.locator(".widget-text input").evaluate_all("all => all.map(one => one.value)")) == {""}
+    assert not (broken := page.evaluate(BROKEN)), f"broken in the middle of a word: {broken}"
     assert page.locator(".jp-OutputArea-output table").count() >= 4
     assert not (wide := page.evaluate(SIDEWAYS)), f"tables whose last columns are out of sight: {wide}"
     page.locator(".jp-OutputArea-output img").nth(1).scroll_into_view_if_needed()
     shot(page, "01_figure")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_as_it_is_opened(page, jupyter, path):
+    """Folded cells show no sentence and no solution, no line is broken in a word, and nobody is asked about news."""
+    open_notebook(page, jupyter, path.name)
+    assert not page.get_by_text("official Jupyter news").count() and not page.locator(".Toastify__toast").count()
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    folded = [cell for cell in cells if is_folded(cell)]
+    assert page.locator(".jp-CodeCell .jp-Placeholder").count() == len(folded) > 0
+    shown = page.locator(".jp-Notebook").inner_text()
+    for cell in folded:
+        for line in cell["source"][1:]:  # JupyterLab shows the first line of a folded cell
+            assert len(line.strip()) < 30 or line.strip() not in shown, f"readable before it was run: {line}"
+    assert not (broken := page.evaluate(BROKEN)), f"broken in the middle of a word: {broken}"
+    shot(page, f"{path.stem}_opened")
+
+
+def test_broken_words_are_found(page):
+    """The check of words on two lines can fail."""
+    box = "<pre style='width:9em;white-space:pre-wrap;word-break:{}'>two words_that_are_longer than a line 每次只有一行</pre>"
+    page.set_content(f"<div class='jp-Notebook'>{box.format('break-all')}{box.format('normal').replace('9em', '40em')}</div>")
+    assert len(page.evaluate(BROKEN)) == 1
 
 
 def test_the_stop_button_ends_every_process(page, jupyter):
@@ -189,6 +231,7 @@ def test_the_stop_button_ends_every_process(page, jupyter):
     choose(page, "Kernel", "Interrupt Kernel")
 
     wait_for(lambda: "KeyboardInterrupt" in " ".join(errors(page)), 20, "no KeyboardInterrupt in the notebook")
+    assert errors(page) == [f"KeyboardInterrupt: {STOPPED}"], "one line, and no traceback"
     assert page.get_by_text("interrupted; finished runs are kept").count() == 1
     wait_for(lambda: not ranks_of(server) and not any(map(psutil.pid_exists, ranks)), 10, "ranks outlive the interrupt")
     shot(page, "stop_after")

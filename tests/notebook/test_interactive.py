@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit import Lesson
 from labkit.notebook import cells
 from labkit.notebook import widgets as labkit_widgets
 from labkit.processes.diagnose import RunFailed
@@ -81,3 +82,27 @@ def test_the_explorer_frees_its_buttons_after_an_error(monkeypatch: pytest.Monke
             thread.join(60)
     assert (run.disabled, stop.disabled) == (False, True)
     assert "the fork server could not be started" in live.value
+
+
+def test_the_prediction_card_starts_empty_and_keeps_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    monkeypatch.setattr("labkit.processes.fork_server.warm", lambda wait=False: None)
+    monkeypatch.setattr("labkit.notebook.lesson.interactive", lambda: True)
+    lesson = Lesson(4, profile="tiny")
+    *answers, _, why, (commit, state) = (getattr(one, "children", one) for one in lesson.predict().children)
+    factor, two, points = answers[1::2]
+    assert [one.value for one in (factor, two, points, why)] == [""] * 4, "nothing is answered for the reader"
+    assert all(one.placeholder for one in (factor, two, points, why))
+    assert "cache" in answers[0].value, "the question stands above its field"
+    commit.click()
+    assert "answer at least one" in state.value and lesson.guesses.values == {} and not factor.disabled
+    factor.value, why.value = "twice", " <decoding> takes longest "
+    commit.click()
+    assert "factor=&#x27;twice&#x27;: must be a number, more than 0" in state.value and not commit.disabled
+    factor.value, points.value = "1,5", "\N{MINUS SIGN}18"
+    commit.click()
+    assert lesson.guesses.values == {"factor": 1.5, "points": -18.0} and lesson.guesses.why == "<decoding> takes longest"
+    assert "Committed" in state.value and all(one.disabled for one in (factor, two, points, why, commit))
+    assert str(lesson.guesses.table()).count("no guess") == 1 and "&lt;decoding&gt;" in lesson.guesses.table().html()
+    rows = Lesson(1, profile="tiny").predict().children[1]
+    assert rows.value == "" and rows.options[0] == ("choose ...", "")

@@ -14,6 +14,7 @@ import pytest
 import labkit
 from labkit import Lesson, SpecError
 from labkit.notebook.cells import Grid, Html, Picture, over, say, tell
+from labkit.notebook.guesses import DEFAULT, GROUPS
 from labkit.notebook.ran import kept
 from labkit.results.verdict import chance_points
 from labkit.rows.kinds import STRATEGIES
@@ -54,12 +55,13 @@ def test_bad_parameters_are_named_before_any_process(arguments, names, no_proces
 def test_the_whole_arc(capsys):
     lesson = Lesson(1, profile="tiny")
     assert NCCL in str(lesson.question()) and "0.77" in str(lesson.question())
-    assert lesson.guess["fastest"] in lesson.choices() and lesson.guessed_by.startswith("default")
+    assert lesson.group.claim in str(lesson.question()) and lesson.group.claim_zh in str(lesson.question())
+    assert lesson.guesses.values == {} and str(lesson.predict()).count("no guess") == len(lesson.guesses.questions) == 3
     with pytest.raises(SpecError, match="has not run yet"):
         lesson.outcome()
-    guess = lesson.predict(fastest=NCCL, factor=1.5)
-    assert isinstance(guess, Grid) and "yours" in str(guess)
-    assert lesson.guess["fastest"] == GLOO, "a row that runs on gloo here is guessed under that name"
+    guess = lesson.predict(fastest=NCCL, factor=1.5, why="two do more work")
+    assert isinstance(guess, Grid) and "Your reason: two do more work" in str(guess) and str(guess).count("no guess") == 1
+    assert lesson.guesses.values["fastest"] == GLOO, "a row that runs on gloo here is guessed under that name"
 
     ran = lesson.run()
 
@@ -69,13 +71,14 @@ def test_the_whole_arc(capsys):
     turn = ran.rounds.turns[0]
     assert ran.ratio("images_per_s", GLOO, ONE).median == pytest.approx(turn[GLOO] / turn[ONE])
     assert {str(line["name"]) for line in ran.speeds().lines} == {*ran.results, "control"}
-    assert {line["verdict"] for line in lesson.outcome().lines} == {"too noisy to tell"}, "measured once each"
-    assert len(lesson.outcome().lines) == 4
+    verdicts = [line["verdict"] for line in lesson.outcome().lines]
+    assert verdicts == ["too noisy to tell", "too noisy to tell", "no guess"], "measured once each"
+    assert "two do more work" in str(lesson.outcome())
     told = str(tell(ran.ratio("images_per_s", GLOO, ONE), more="more", less="less", same="same"))
     assert told.startswith("**Too noisy to tell** (噪声过大，无法判断)") and "Reason: " in told
     assert isinstance(lesson.figure(), Picture)
     assert "1.00 times" in str(lesson.ratios())
-    assert list(ran.results) == lesson.choices(), "in the order of the group: figures colour the rows by it"
+    assert list(ran.results) == lesson.guesses.choices, "in the order of the group: figures colour the rows by it"
     assert ran.first(NCCL) == ran.results[GLOO][0], "the row that stands for it answers"
     assert ran.test_images == 128 and ran.points(GLOO, ONE).margin == pytest.approx(
         chance_points(*(ran.results[name][0].best_acc_pct for name in (GLOO, ONE)), 128)
@@ -83,7 +86,9 @@ def test_the_whole_arc(capsys):
     assert lesson.table().lines[0]["images_per_s"].median == max(result[0].images_per_s for result in ran.results.values())
     assert ran.points(GLOO, ONE, of=kept([ONE], "tiny")) == ran.points(GLOO, ONE)
     assert ran.ratio("train_loss", GLOO, ONE, of=kept([ONE], "tiny")) == ran.ratio("train_loss", GLOO, ONE)
-    assert ran.points(ONE, ONE) is None and ran.points(ONE, ONE, of=kept([ONE], "tiny")).points == 0, "of another training, perhaps"
+    assert ran.points(ONE, ONE) is None and ran.points(ONE, ONE, of=kept([ONE], "tiny")).points == 0, (
+        "of another training, perhaps"
+    )
     again = lesson.run([ONE, NCCL], train=False)
     assert again.rounds == ran.rounds, "what was measured with others is not measured again"
 
@@ -91,7 +96,7 @@ def test_the_whole_arc(capsys):
 def test_what_cannot_run_here_is_none_and_says_so(monkeypatch):
     use(monkeypatch, CPU)
     lesson = Lesson(10, profile="tiny", rows=["ps_gpu_mode_resnet18_bs128_workers2"])
-    assert lesson.choices() == []
+    assert lesson.guesses.choices == []
     assert lesson.trace("ps_gpu_mode_resnet18_bs128_workers2") is None
     ran = lesson.run()
     assert ran.value("images_per_s", "ps_gpu_mode_resnet18_bs128_workers2") is None
@@ -100,10 +105,47 @@ def test_what_cannot_run_here_is_none_and_says_so(monkeypatch):
     assert "Not measured here" in str(tell(None, more="", less="", same=""))
 
 
-@pytest.mark.parametrize("bad", [{"fastest": "ddp"}, {"factor": 0.5}, {"factor": float("nan")}, {"most_accurate": "resnet"}])
-def test_a_guess_that_is_none_is_refused(bad):
-    with pytest.raises(SpecError, match=next(iter(bad))):
+BAD = [
+    ({"fastest": "ddp"}, "fastest='ddp': no row of this lesson"),
+    ({"factor": 0}, "factor=0: must be a number, more than 0"),
+    ({"factor": True}, "factor=True"),
+    ({"factor": float("nan")}, "factor=nan"),
+    ({"factor": "fast"}, "factor='fast'"),
+    ({"least_memory": 3}, "least_memory=3"),
+    ({"most_acurate": ONE}, "does not ask 'most_acurate'.*; known: fastest, factor, least_memory"),
+]
+
+
+@pytest.mark.parametrize(("bad", "words"), BAD)
+def test_a_guess_that_is_none_is_refused(bad, words):
+    with pytest.raises(SpecError, match=words):
         Lesson(1, profile="tiny").predict(**bad)
+
+
+def test_each_group_asks_what_its_notebook_is_about(monkeypatch):
+    """Its own questions, about rows that it runs; and with other rows, the questions that fit any rows."""
+    use(monkeypatch, CPU)
+    asked = {}
+    for group in labkit.groups():
+        questions = Lesson(group.number, profile="tiny").guesses.questions
+        assert questions.keys() == {one.key for one in GROUPS[group.number]}, "a question about a row that cannot run here"
+        assert "factor" in questions and all(len(one.of) in (0, 2) for one in questions.values())
+        asked[group.number] = tuple(one.text for one in questions.values())
+    assert len(set(asked.values())) == len(asked), "two notebooks ask the same"
+    assert {"factor", "points"} < Lesson(4, profile="tiny").guesses.questions.keys() and "cache" in asked[4][0]
+    assert "AMP" in asked[5][0] and "256" in asked[6][0]
+    alone = Lesson(4, profile="tiny", rows=[ONE]).guesses
+    assert list(alone.questions.values()) == list(DEFAULT)
+    with pytest.raises(SpecError, match="at least 1"):
+        alone.commit("factor", 0.5)
+
+
+def test_a_claim_of_ones_own_has_no_chinese_unless_it_is_given(no_processes, monkeypatch):
+    monkeypatch.setattr("labkit.processes.fork_server.warm", lambda wait=False: None)
+    own = Lesson(1, profile="tiny", claim="Mine.")
+    assert "Mine." in str(own.question()) and labkit.group(1).claim_zh not in str(own.question())
+    both = Lesson(1, profile="tiny", claim="<Mine>.", claim_zh="我的论断。").question()
+    assert "我的论断。" in str(both) and "&lt;Mine&gt;.<br>我的论断。" in both.html
 
 
 def test_texts_are_chosen_by_the_outcome():

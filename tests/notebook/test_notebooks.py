@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import nbformat
 import pytest
 
+from labkit.batch import pages
 from labkit.batch.batch import run_notebooks
 from labkit.batch.notebooks import Notebook, discover, parameters_of
 from labkit.rows import params
 from labkit.runs.statuses import Status, read_statuses
 from tests.helpers.batch_notebooks import fetched
+from tests.helpers.folded import REMEDY, fold, is_folded, must_be_folded, unfolded
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -59,6 +62,60 @@ def test_notebook_is_kept_as_a_source(path: Path) -> None:
         "it fails the run at its end all the same"
     )
     assert not any("execution" in cell.metadata or "papermill" in cell.metadata for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=stem_of)
+def test_no_answer_stands_above_its_question(path: Path) -> None:
+    """Cells of parameters, of sentences that the outcome chooses, and of solutions open folded. Other cells do not."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert not [cell["id"] for cell in unfolded(cells)], REMEDY
+    needless = [cell["id"] for cell in cells if is_folded(cell) and not must_be_folded(cell)]
+    assert not needless, f"{needless}: the reader should see this code"
+
+
+@pytest.mark.parametrize(
+    ("source", "tags", "folded"),
+    [
+        ("lab.say((True, 'a'))", [], True),
+        ("x = 1\nlab.tell(x, more='a', less='b', same='c') if x else lab.Text('d')", [], True),
+        ("profile = 'quick'", ["parameters"], True),
+        ("def solution(): ...", ["solution"], True),
+        ("def answer(): ...\n\n\nlab.checks.check_answer(answer)", ["exercise"], False),
+        ("lesson.run()  # lab.say( later", [], False),
+    ],
+)
+def test_which_cells_are_folded_and_how(tmp_path: Path, source: str, tags: list[str], folded: bool) -> None:
+    metadata = {"tags": tags} if tags else {}
+    cell = {"cell_type": "code", "id": "a", "metadata": metadata, "outputs": [], "source": source.splitlines(keepends=True)}
+    path = tmp_path / "20_x.ipynb"
+    path.write_text(json.dumps({"cells": [cell, {"cell_type": "markdown", "id": "b", "metadata": {}, "source": ["中 say("]}]}))
+    assert fold(path) == folded and fold(path) == 0
+    first, second = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert (first["metadata"].get("jupyter", {}).get("source_hidden") is True) == folded and second["metadata"] == {}
+    assert first["metadata"].get("tags", []) == tags and first["source"] == cell["source"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=stem_of)
+def test_a_page_shows_no_solution_and_folds_the_rest(path: Path) -> None:
+    """A page is what a batch makes of an executed notebook. Here nothing was executed: a page shows the same code."""
+    notebook = nbformat.read(path, as_version=4)
+    solutions = [cell for cell in notebook.cells if "solution" in cell.metadata.get("tags", [])]
+    for cell in solutions:
+        cell.outputs = [nbformat.v4.new_output("stream", text="what a solution prints")]
+    page = pages.page(notebook, path.stem)
+    text = html.unescape(re.sub(r"<[^>]*>", "", page))
+    lines = {line.strip() for line in text.splitlines()}
+    others = {line.strip() for cell in notebook.cells if cell not in solutions for line in cell.source.splitlines()}
+    for line in {line.strip() for cell in solutions for line in cell.source.splitlines()} - others:
+        assert line not in lines, f"a page that shows a solution: {line}"
+    assert "what a solution prints" not in page and text.count("Here is a solution. This page") == len(solutions)
+    folded = re.sub(r'<details class="labkit-code">.*?</details>', "", page, flags=re.S)
+    seen = html.unescape(re.sub(r"<[^>]*>", "", folded))
+    sentences = [cell.source for cell in notebook.cells if is_folded(cell) and cell not in solutions]
+    assert page.count('<details class="labkit-code">') == len(sentences) > 0
+    for source in sentences:
+        longest = max(source.splitlines(), key=len)
+        assert longest.strip() in text and longest.strip() not in seen, "one click away, and not before"
 
 
 @pytest.mark.parametrize("notebook", discover() if PATHS else [], ids=stem_of)
@@ -119,7 +176,10 @@ def test_notebook_runs(executed: tuple[Path, dict[str, Status]], path: Path) -> 
 def test_executed_notebook_got_its_parameters(executed: tuple[Path, dict[str, Status]], path: Path) -> None:
     cells = json.loads((executed[0] / path.name).read_text(encoding="utf-8"))["cells"]
     [injected] = ["".join(cell["source"]) for cell in cells if "injected-parameters" in cell["metadata"].get("tags", [])]
-    assert 'profile = "tiny"' in injected
+    assert 'profile = "tiny"' in injected and "\\u" not in injected, "papermill's escapes of Chinese cannot be read"
+    if path.stem[:2] not in ("00", "99"):
+        assert params.group(int(path.stem[:2])).claim_zh in injected
+    assert not list(unfolded(cells))
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """A group's figure and the notebooks' figures show what the results say, legibly, with Chinese only where a font can draw it."""
 
 import dataclasses
-import itertools
 import subprocess
 import sys
 import warnings
@@ -13,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from labkit.plots import groups as group_plots
 from labkit.plots import overviews as plots
 from labkit.plots import style as looks
-from labkit.plots.groups import group_figure, spread
+from labkit.plots.groups import group_figure
 from labkit.plots.lessons import accuracy_figure, comparison_figure, factor_ladder, staleness_figure
 from labkit.results.verdict import match_rows
 from labkit.rows import params
@@ -133,13 +132,6 @@ def test_rows_with_long_names_are_legible():
         put(name, 1000.0 + n, 90 + n)
     group = dataclasses.replace(params.group(10), rows=("collective_gloo_resnet18_bs128x2", *rows))
     legible(group_figure(group, rows_now()))
-
-
-def test_spread_keeps_distance_and_order():
-    placed = spread([50.0, 50.1, 99.0, 98.9], 5.0, 0.0, 100.0)
-    assert placed == pytest.approx([50.0, 55.0, 100.0, 95.0]) or placed == pytest.approx([50.0, 55.0, 99.0, 94.0])
-    tight = sorted(spread([1.0] * 10, 20.0, 0.0, 100.0))
-    assert all(b - a >= 20 - 1e-9 for a, b in itertools.pairwise(tight))
 
 
 # -- all of them ----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from labkit.plots.traces import holds_figure, split_figure, timeline_figure
+from labkit.probes.parts import EXCHANGE, identity
 from labkit.probes.recorder import SavedBytes
 from labkit.probes.trace import longer, split_of, trace, union
 from labkit.processes.diagnose import RunFailed
@@ -36,7 +37,10 @@ def test_every_strategy_computes_and_its_parts_add_up(traces):
     for name, one in traces.items():
         assert len(one.ranks) == one.spec.processes
         for line in one.split():
-            assert line["step_s"] == pytest.approx(sum(value for key, value in line.items() if key not in ("rank", "step_s")))
+            parts = {key: value for key, value in line.items() if key not in ("rank", "step_s")}
+            of_exchange = [parts.pop(f"{part}_s") for part in EXCHANGE]
+            assert line["step_s"] == pytest.approx(sum(parts.values()))
+            assert parts["exchange_s"] == pytest.approx(sum(of_exchange)) and min(of_exchange) >= 0
             if one.spec.strategy == "parameter_server":
                 server = line["rank"] == one.spec.world_size
                 assert (line["update_s"] > 0) == server and (line["forward_s"] > 0) != server, name
@@ -45,7 +49,8 @@ def test_every_strategy_computes_and_its_parts_add_up(traces):
         for rank in one.ranks:
             for start, end in rank["steps"]:
                 parts = split_of(rank["events"], start, end)
-                assert parts.pop("step_s") == pytest.approx(sum(parts.values()))
+                assert parts["exchange_s"] == parts["other_s"], "without the stamps of messages, all of it is the rest"
+                assert parts.pop("step_s") == pytest.approx(sum(parts.values()) - parts["other_s"])
                 assert min(parts.values()) > -1e-9, name
 
 
@@ -66,6 +71,37 @@ def test_every_layer_goes_forward_and_backward_in_every_step(traces):
         expected = {"single": 1, "ps": 2}.get(name.split("_")[0], 2)
         assert len(lanes) == expected, name
         assert {key[3] for key in seen} == set(range(4 if "micro_batches" in name else 1)), name
+
+
+MESSAGES = {  # of one step, on rank 0
+    SINGLE: [],
+    DDP: ["all_reduce"],
+    "fsdp_grad_resnet18_bs128x2_ampFalse": ["all_gather"] * 10 + ["reduce_scatter"] * 10,
+    "fsdp_full_resnet18_bs128x2_ampFalse": ["all_gather"] * 20 + ["reduce_scatter"] * 10,
+    "ps_mode_resnet18_bs128_workers2": ["send", "recv"],
+    "model_parallel_resnet18_bs256_cacheFalse": ["send", "recv"],
+    PIPE: ["send"] * 4 + ["recv"] * 4,
+}
+
+
+def test_every_message_of_a_step_is_stamped_on_all_its_ranks(traces):
+    for name, verbs in MESSAGES.items():
+        one = traces[name]
+        if name == DDP:  # its first steps also agree on the buckets
+            assert one.messages(1)[0][-1]["verb"] == "all_reduce"
+        else:
+            sent = [message["verb"] for message in one.messages(1)[0] if message["called"] >= one.ranks[0]["steps"][1][0]]
+            assert sorted(sent) == sorted(verbs), name
+        for rank in one.ranks:
+            assert all(message["called"] <= message["ended"] for message in rank["messages"]), name
+        seen = [[identity(message) for message in rank["messages"] if message["verb"] != "recv"] for rank in one.ranks[:2]]
+        if "model_parallel" not in name and "ps_mode" not in name:
+            assert len(set(seen[0])) == len(seen[0]) and seen[0] == (seen[1] if len(seen) > 1 else []), name
+    assert traces[DDP].link.keys() == {"group", "pair"} and all(
+        latency > 0 < speed for latency, speed in traces[DDP].link.values()
+    )
+    assert traces[SINGLE].waited() is None and traces[SINGLE].link == {}
+    assert sum(traces[DDP].waited().seconds["moving"]) > 0
 
 
 def test_who_holds_what(traces):
@@ -170,6 +206,8 @@ def test_union_and_split():
         "backward_s": 2.0,
         "update_s": 0.0,
         "exchange_s": 6.0,
+        **dict.fromkeys(("moving_s", "latency_s", "delayed_s", "peer_s", "waking_s"), 0.0),
+        "other_s": 6.0,
     }
 
 

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch.distributed.pipelining import schedules
 
 from labkit.data.datasets import prepare
-from labkit.probes.trace import split_of
+from labkit.probes.parts import link_of
+from labkit.probes.trace import Trace, split_of
 from labkit.rows.spec import Spec
 from labkit.runs.plan import plan
 from tests.helpers.workers import in_workers
@@ -117,6 +118,14 @@ def test_waiting_for_a_late_rank_is_not_taken_for_backward(tmp_path):
         assert update > came, "rank 0 updated before rank 1 had any gradient"
         waited.append(done < came)
     assert any(waited), "rank 0's backward seems to last until rank 1 comes: its waiting was taken for computation"
+
+
+def test_waiting_for_a_late_rank_is_told_as_such(tmp_path):
+    """Rank 1 comes 0.3 s late to backward: rank 0 waits for a slower rank, and neither the bytes nor the latency take that time."""
+    ranks = traced("with_a_late_rank", DDP, tmp_path, steps=3)
+    punctual, late = Trace(Spec(), True, ranks, link_of(ranks)).split()
+    assert punctual["peer_s"] > 0.2 > 10 * punctual["moving_s"]
+    assert late["peer_s"] < 0.1
 
 
 def test_silence_sends_nothing(tmp_path):

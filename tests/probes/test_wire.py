@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labkit.plots.wire import wire_figure
-from labkit.probes.wire import fit, wire
+from labkit.probes.wire import BEFORE, fit, latency, wire
 from labkit.rows.fields import SpecError
 
 
@@ -41,10 +41,30 @@ def test_latency_is_the_least_time_and_bandwidth_the_slope_of_the_largest():
     assert latency == 2e-4 and bandwidth == pytest.approx(9e6 / 0.009)
 
 
+def test_latency_after_other_work(monkeypatch):
+    lines = latency(turns=3)
+    assert [line["before"] for line in lines] == list(BEFORE)
+    for line in lines:
+        assert 0 < line["min_s"] <= line["low_s"] <= line["median_s"] <= line["high_s"] <= line["max_s"] < 1
+    monkeypatch.setattr("labkit.processes.launch.launch", lambda *_: pytest.fail("measured again"))
+    assert latency(turns=3) == lines, "what was measured is kept"
+
+
+def test_latency_counts_from_the_last_ranks_call(monkeypatch):
+    """Rank 1 calls 5 s late, and goes on a second before rank 0."""
+    stamps = [[(10.0, 17.0), (30.0, 32.5)], [(15.0, 16.0), (30.5, 31.5)]]
+    monkeypatch.setattr("labkit.processes.launch.launch", lambda *_: [dict.fromkeys(BEFORE, rank) for rank in stamps])
+    assert [line["median_s"] for line in latency(turns=2, fresh=True)] == [2.0] * len(BEFORE)
+
+
 def test_bad_questions_are_refused(monkeypatch):
     monkeypatch.setattr("labkit.processes.fork_server.warm", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(SpecError, match="ranks=1"):
         wire(ranks=1)
+    with pytest.raises(SpecError, match="ranks=1, turns=15"):
+        latency(ranks=1)
+    with pytest.raises(SpecError, match="turns=0"):
+        latency(turns=0)
     with pytest.raises(SpecError, match="must be gloo or nccl"):
         wire(backend="mpi")
     with pytest.raises(SpecError, match="needs 64 CUDA devices"):

@@ -50,8 +50,13 @@ def test_the_published_figures_agree_with_themselves(tmp_path, monkeypatch):
     use(monkeypatch, GPUS)
     for name, row in THERE.items():
         put_thrice(name, row["avg_throughput_img_s"], row["best_acc_pct"], row["max_gpu_mem_mb"])
-    for line in found(tmp_path).values():
+    lines = found(tmp_path)
+    for figure in ("images_per_s", "max_mem_mib"):
+        line = lines[figure]
         assert (line["n"], line["spearman"], line["kendall"], line["level"]) == (23, "+1.00", "+1.00", "mostly")
+    line = lines["best_acc_pct"]  # 74.87, 74.80, 74.77, ...: most pairs differ by less than chance
+    assert (line["n"], line["spearman"], line["kendall"], line["level"]) == (23, None, None, "untold")
+    for line in lines.values():
         assert line["pairs"] == 23 * 22 // 2 == sum(line["kinds"].values())
         assert line["kinds"]["opposite"] == line["kinds"]["untold"] == 0
     assert "over 23 rows the order is mostly the published one" in written(tmp_path)
@@ -92,7 +97,8 @@ def test_an_order_that_most_pairs_do_not_carry_is_not_told(tmp_path):
     for name in [name for name in THERE if name.startswith(("single", "dp_", "model"))]:
         put(name, THERE[name]["avg_throughput_img_s"])
     line = found(tmp_path)["images_per_s"]
-    assert line["spearman"] == "+1.00" and line["level"] == "untold" and line["kinds"]["untold"] == line["pairs"]
+    assert line["level"] == "untold" and line["kinds"]["untold"] == line["pairs"]
+    assert line["spearman"] is None and line["kendall"] is None, "a number would be read all the same"
     assert "the order is **too noisy to tell**" in written(tmp_path)
 
 

@@ -8,13 +8,16 @@ import re
 
 import pytest
 
+from labkit.notebook.guesses import ACCURATE, SPREAD, Question
 from labkit.notebook.lesson import Lesson
 from labkit.notebook.ran import kept
 from labkit.plots import overviews
 from labkit.processes import fork_server
 from labkit.results.table import kept_lines
+from labkit.runs.folders import runs_folder
 from labkit.runs.plan import plan
-from tests.helpers.made_up import CPU, cells, put, put_thrice, results_now, rows_now, section, use
+from labkit.runs.rounds import all_rounds
+from tests.helpers.made_up import CPU, cells, put, put_rounds, put_thrice, results_now, rows_now, section, use
 from tests.helpers.report_pages import written
 
 SINGLE = "single_gpu_resnet18_bs256_cacheFalse_ampFalse"  # published: 74 %, 4950 images/s, 1294 MB
@@ -144,26 +147,55 @@ def test_a_lesson_sets_each_row_beside_the_first(lesson):
     assert list(lesson.ratios().headings.items())[1:] == words
 
 
+def test_a_lessons_ratios_say_where_the_speeds_come_from(lesson):
+    """From trainings that were not in turn, from rounds, or from rounds whose control was not equal."""
+    assert lesson.ratios().note.endswith("Images/s come from the trainings, which were not measured in turn.")
+    rates = {SINGLE: 1000.0, DP: 1500.0, DDP: 800.0}
+    for number, (control, told) in enumerate(
+        [(1.0, ""), (0.5, "too noisy to tell (噪声过大，无法判断); the control came out 2.00")], 1
+    ):
+        put_rounds(rates, control=control, number=number)
+        lesson.ran.rounds = all_rounds(runs_folder() / "quick")[-1]
+        assert (told in lesson.ratios().note) and ("too noisy" in lesson.ratios().note) == bool(told)
+        assert "trainings" not in lesson.ratios().note
+
+
 def verdicts(lesson):
     return [line["verdict"] for line in lesson.outcome().lines]
 
 
 def test_a_lesson_judges_the_guess(lesson):
-    """Measured: DataParallel is fastest, 1.875 times as fast as DDP, which needs least memory; DDP is 2 points ahead of single,
-    and chance may make 3.99 of 360 images (two standard errors), so single is no wrong answer."""
-    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.15"], (
-        "as published: single, DataParallel twice, 2.16"
-    )
-    lesson.predict(DP, 1.875, DDP, SINGLE)
-    assert verdicts(lesson) == ["right", "right", "indistinguishable", "right within 10 %"]
-    lesson.predict(SINGLE, 3.75, SINGLE, DDP)
-    assert verdicts(lesson) == ["wrong", "wrong", "indistinguishable", "wrong by a factor of 2.00"], "best, but not beyond chance"
-    lesson.predict(DDP, 1.0, DP, DP)
-    assert verdicts(lesson) == ["wrong", "wrong", "wrong", "wrong by a factor of 1.88"]
-    assert [str(line["measured"]) for line in lesson.outcome().lines] == [DP, DDP, DDP, "1.88"]
+    """Measured: DataParallel is fastest, 1.875 times as fast as DDP, which needs least memory; DDP is 0.8 times as fast as single."""
+    assert [str(line["measured"]) for line in lesson.outcome().lines] == [DP, "0.80", DDP]
+    assert verdicts(lesson) == ["no guess"] * 3
+    assert {line["guess"] for line in lesson.outcome().lines} == {"no guess"}, "nothing is chosen for the reader"
+    lesson.predict(fastest=DP, factor=0.82, least_memory=DDP, why="two replicas")
+    assert verdicts(lesson) == ["right", "right within 10 %", "right"]
+    assert "Your reason: two replicas" in str(lesson.outcome())
+    lesson.predict(fastest=SINGLE, factor=1.6, least_memory=SINGLE)
+    assert verdicts(lesson) == ["wrong", "wrong by a factor of 2.00", "wrong"]
+    assert "two replicas" in str(lesson.outcome()), "a second guess keeps the reason"
     put(SINGLE, 1000.0, 91.0, 110.0, repeat=5, others_cores=1.5)  # one of its trainings ran beside another program
     lesson.ran = kept(list(lesson.group.rows), "quick", repeats=5)
-    assert verdicts(lesson)[0] == "too noisy to tell" and verdicts(lesson)[1] == "wrong", "memory does not depend on others"
+    assert verdicts(lesson)[:2] == ["too noisy to tell"] * 2 and verdicts(lesson)[2] == "wrong", (
+        "memory does not depend on others"
+    )
+
+
+def test_what_cannot_be_told_apart_is_neither_right_nor_wrong(lesson):
+    """DDP is 2 points ahead of single, and chance may make 3.99 of 360 images (two standard errors): no best row, no difference."""
+    points = Question("points", "best_acc_pct", "By how many points?", (DDP, SINGLE))
+    lesson.guesses.questions = {"most_accurate": ACCURATE, "points": points, "factor": SPREAD}
+    for name, guess in ((DDP, 2.0), (SINGLE, 0.0), (SINGLE, -50.0)):
+        lesson.predict(most_accurate=name, points=guess)
+        assert verdicts(lesson) == ["indistinguishable", "indistinguishable", "no guess"]
+    lesson.predict(most_accurate=DP, factor=1.875)
+    assert verdicts(lesson) == ["wrong", "indistinguishable", "right within 10 %"]
+    lesson.guesses.questions["points"] = Question("points", "best_acc_pct", "By how many points?", (DDP, DP))
+    lesson.predict(points=5.0)
+    assert verdicts(lesson)[1] == "right within 4.6 points"
+    lesson.predict(points=-5.0)
+    assert verdicts(lesson)[1] == "wrong by 13.0 points"
 
 
 def test_a_lessons_table_has_the_medians_and_says_what_failed(lesson):

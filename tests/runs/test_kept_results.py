@@ -168,13 +168,16 @@ def test_a_trace_is_recorded_again_under_other_conditions(tmp_path, monkeypatch,
         jobs.append(job)
         late = {"rank": 1, "steps": [[51.0, 54.0]], "events": [["forward", 0, 0, 0, 52.0, 53.0]], "holds": {}}
         first = {"rank": 0, "steps": [[50.0, 52.0]], "events": [["backward", 0, 0, 0, 50.5, 51.5]], "holds": {}}
-        return [late, first]
+        message = {"verb": "all_reduce", "bytes": 8, "peer": None, "members": [0, 1], "turn": 0}
+        message |= {"called": 50.5, "ended": 51.5, "waited": None, "went_on": None}
+        return [late | {"messages": [], "trial": []}, first | {"messages": [message], "trial": []}]
 
     monkeypatch.setattr(launch, "launch", ranks)
     told = [trace(ROW, "tiny", steps=1) for _ in range(2)]
     assert len(jobs) == 1 and told[0].ranks == told[1].ranks and jobs[0].arguments["steps"] == 1
     assert [rank["steps"] for rank in told[0].ranks] == [[[1.0, 4.0]], [[0.0, 2.0]]]
     assert [rank["events"][0][4:] for rank in told[0].ranks] == [[2.0, 3.0], [0.5, 1.5]]
+    assert [told[0].ranks[1]["messages"][0][key] for key in ("called", "ended", "waited")] == [0.5, 1.5, None]
     (kept,) = tmp_path.rglob("trace.json")
     changed(kept, **{key: "of before"})
     assert [len(trace(ROW, "tiny", steps=1).ranks) for _ in range(2)] == [2, 2] and len(jobs) == 2

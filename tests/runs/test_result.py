@@ -41,6 +41,25 @@ def test_a_value_of_another_kind_is_refused(file: Path, key: str, value: Any) ->
         read_result(file)
 
 
+ODD_OF_A_RANK = [("messages_per_step", {"send": [1]}), ("messages_per_step", {"send": [1, "2"]}), ("messages_per_step", [1, 2]),
+                 ("messages_per_step", {"send": [1.0, float("nan")]}), ("messages_per_step", {"\ud800": [1, 2]}),
+                 ("sent_bytes_per_step", "4096"), ("sent_bytes_per_step", True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), ODD_OF_A_RANK)
+def test_a_value_of_another_kind_in_a_rank_is_refused(file: Path, key: str, value: Any) -> None:
+    told = read_json(file)
+    file.write_text(json.dumps(told | {"ranks": [told["ranks"][0] | {key: value}]}))
+    with pytest.raises(Unreadable, match=f"ranks: '{key}' is .* of type .*train the row again"):
+        read_result(file)
+
+
+def test_bytes_that_were_not_counted_are_not_0(file: Path) -> None:
+    told = read_json(file)
+    write_json(file, told | {"ranks": [told["ranks"][0] | {"sent_bytes_per_step": None}]})
+    assert read_result(file).ranks[0].sent_bytes_per_step is None  # type: ignore[union-attr]
+
+
 def test_a_run_without_a_server_s_rank_and_one_with(file: Path) -> None:
     """A server trains no part of the images. A run of which no rank trained any has no figures."""
     told = read_json(file)

@@ -79,6 +79,11 @@ def test_arithmetic_goes_sample_by_sample_and_errors_add_squared():
     assert str(ratio) == "2.00 (2.00–4.00)" and f"{ratio:.1f}" == "2.0" and float(ratio) == 2.0
     assert ratio.words() == {"times": "2.00 (2.00–4.00)", "percent": "100 %"}
     assert (one * Measured((1.0, 1.0, 1.0), 0.0, 9, busy=True)).busy
+    saved = one + two - Measured((9.0, 18.0, 32.0), 0.02, 4)  # 15, 30, 50 less 9, 18, 32
+    assert saved.samples == (6.0, 12.0, 18.0) and saved.freedom == 3
+    assert saved.error == pytest.approx(math.hypot(30 * 0.04, 18 * 0.02) / 12), "relative to what is left"
+    gone = one - Measured((9.0, 18.0, 41.0), 0.02, 4)
+    assert gone.order() is None and (gone / one).order() is None and "nan" in str(gone)
     with pytest.raises(TypeError):
         assert one > two  # a comparison must say how: .above, .below, .order
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from labkit.checks.schedules import gpipe
 from tests.helpers.answers import solutions as right
+from tests.helpers.answers.mistakes_published import MISTAKES as PUBLISHED
 from tests.helpers.answers.slips import ahead_by, frozen, partly, pieces, twice, wire
 
 # exercise -> [(wrong function, words that the verdict must contain)]
@@ -229,3 +230,4 @@ MISTAKES: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (lambda v, computing, bound: not computing, "need not wait"),
     ],
 }
+MISTAKES |= PUBLISHED

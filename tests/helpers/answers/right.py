@@ -140,6 +140,15 @@ def warmed_up(step, base_lr, base_batch, batch, warmup_steps):
     return float(base_lr * (batch / base_batch) * share)
 
 
+def batch_counts(per_device, devices, column):
+    fits = (column == per_device, column == per_device * devices)
+    return {(True, True): "both", (True, False): "one device", (False, True): "all devices"}.get(fits, "neither")
+
+
+def separating(low, others):
+    return tuple(axis for axis in sorted(others[0]) if all(a[axis] != b[axis] for a in low for b in others))
+
+
 # exercise -> right answers
 RIGHT = {
     "shard_of": [
@@ -173,4 +182,17 @@ RIGHT = {
     "bytes_per_rank": [three_kinds],
     "amdahl": [lambda share, factor: factor / (factor - share * factor + share)],
     "step_s": [lambda a, c, m, ahead: a + c + m - ahead * min(a, c + m)],
+    "batch_counts": [batch_counts],
+    "images_trained": [lambda a, a_s, b, b_s: np.linalg.solve([[1 / a, 1], [1 / b, 1]], [a_s, b_s])[0]],
+    "outside_s": [lambda rate, total, epochs, images: (total - epochs * images / rate) / epochs],
+    "rate_needed": [
+        lambda images, rate, other, own: (
+            max(0, 1 / rate + (other - own) / images) ** -1.0 if own < images / rate + other else float("inf")
+        )
+    ],
+    "losses": [lambda one, small, cached, pair: [(one - small) / one, 1 - cached / small / 2, (cached - pair) / cached]],
+    "memory_line": [lambda *given: np.polyfit(given[::2], given[1::2], 1)[::-1]],
+    "residual_mib": [lambda column, copies, p, images, image: column - copies * p - image * images],
+    "axes_that_explain": [separating],
+    "chance_points": [lambda accuracy, n: 2 * math.sqrt(2 * accuracy * (100 - accuracy) / n)],
 }

@@ -1,5 +1,6 @@
 """A correct solution of every exercise, in the plainest form: the notebooks fold these away under `solution_<name>`."""
 
+import itertools
 import math
 import random
 
@@ -167,3 +168,46 @@ def push(weight, version, gradient, read_version, lr):
 
 def may_update(version, computing, bound):
     return all(version + 1 - read <= bound for read in computing)
+
+
+# -- notebook 11: the published table ---------------------------------------------------------------------------------------
+def batch_counts(per_device, devices, column):
+    if devices == 1 and column == per_device:
+        return "both"
+    return {per_device: "one device", per_device * devices: "all devices"}.get(column, "neither")
+
+
+def images_trained(one_rate, one_s, other_rate, other_s):
+    return (one_s - other_s) / (1 / one_rate - 1 / other_rate)
+
+
+def outside_s(images_per_s, total_s, epochs, images):
+    return total_s / epochs - images / images_per_s
+
+
+def rate_needed(images, rate, outside_s, own_outside_s):
+    left_s = images / rate + outside_s - own_outside_s
+    return images / left_s if left_s > 0 else math.inf
+
+
+def losses(one, one_small, pair_cached, pair):
+    steps = [2 * one, 2 * one_small, pair_cached, pair]
+    return [1 - after / before for before, after in itertools.pairwise(steps)]
+
+
+def memory_line(batch, mib, larger_batch, larger_mib):
+    per_image = (larger_mib - mib) / (larger_batch - batch)
+    return mib - per_image * batch, per_image
+
+
+def residual_mib(column, copies, p_mib, images, image_mib):
+    return column - (copies * p_mib + image_mib * images)
+
+
+def axes_that_explain(low, others):
+    return sorted(axis for axis in low[0] if not {row[axis] for row in low} & {row[axis] for row in others})
+
+
+def chance_points(accuracy_pct, test_images):
+    share = accuracy_pct / 100
+    return 100 * 2 * math.sqrt(2 * share * (1 - share) / test_images)
