@@ -1,38 +1,8 @@
-"""Exercises on the batch: the steps of an epoch, the mean loss, BatchNorm over ranks, the learning rate, gradient accumulation, what fits in memory."""
+"""Exercises on the batch: the mean loss, BatchNorm over ranks, the learning rate, gradient accumulation, what fits in memory."""
 
 import math
 
 from labkit.checks.judge import NotYet, Student, Verdict, exercise, same, shown
-
-
-@exercise(
-    signature="steps_per_epoch(images: int, batch_per_rank: int, world_size: int, drop_last: bool) -> int",
-    returns="the number of steps that each rank makes in an epoch",
-)
-def check_steps_per_epoch(student: Student) -> Verdict:
-    """How many steps has an epoch? All ranks make each step together, with `batch_per_rank` images on each rank.
-
-    With `drop_last` True, the images that do not fill a last step are left out. With False, one more step trains them."""
-    for images, batch, n in ((50_000, 128, 2), (50_000, 64, 2), (1000, 250, 4), (1001, 250, 2), (10_001, 2500, 2), (100, 128, 2)):
-        exact = images / (batch * n)
-        left = images - math.floor(exact) * batch * n
-        for drop, expected, other in ((True, math.floor(exact), math.ceil(exact)), (False, math.ceil(exact), math.floor(exact))):
-            one_rank = "This counts for one rank alone. Together the ranks train world_size times as many images in a step."
-            student.gives(
-                (images, batch, n, drop),
-                expected=expected,
-                why=f"A step takes {batch} × {n} images. After {math.floor(exact)} full steps, {left} images are left.",
-                mistakes=[
-                    (
-                        other,
-                        f"{left} images are left after the full steps. {'Leave them out.' if drop else 'They need one more step.'}",
-                    ),
-                    (exact, "A step is whole: round down or up."),
-                    (images // batch, one_rank),
-                    (-(-images // batch), one_rank),
-                ],
-            )
-    return student.passed("With twice the ranks or twice the batch, an epoch has half the steps, and so half the updates.")
 
 
 @exercise(
