@@ -233,11 +233,10 @@ PARTS = {  # of `labkit.probes.parts` -> in words, and what would make it shorte
 
 def exchange(traces: Any) -> Text:
     """What the ranks of a trace did while they computed nothing, and whether a faster link would help: only if moving bytes is the
-    largest part in each recorded step, of at least three. Times are means over the training ranks; median, least and most of the
-    steps. Of several traces, {name: trace}, a list."""
+    largest part, beyond the spread of the recorded steps. Times are means over the training ranks; median, least and most of the
+    steps, of a row that was traced in rounds over all rounds. Of several traces, {name: trace}, a list."""
     if isinstance(traces, dict):
         return Text("\n".join(f"- **{name}**: {exchange(one)}" for name, one in traces.items()))
-    traces = getattr(traces, "trace", traces)  # of a row that was traced in rounds, the first
     waited = traces and traces.waited()
     if not waited:
         return Text("*Not measured: the row did not run here, sent no message, or sent its messages over NCCL.*")
@@ -251,9 +250,14 @@ def exchange(traces: Any) -> Text:
     parts = "; ".join(f"{PARTS[part][0]} {told(part)}" for part in order)
     text = f"A step takes {told('step')}. While its ranks compute nothing: {parts}. "
     if waited.clear:
-        text += f"The largest part, in every step, is {PARTS[waited.largest][0]}. {PARTS[waited.largest][1]} "
+        text += f"The largest part, beyond the spread, is {PARTS[waited.largest][0]}. {PARTS[waited.largest][1]} "
     else:
-        text += "No part is the largest in every step: too noisy to tell which part decides. "
+        why = (
+            "other programs used the cores meanwhile" if waited.busy else "no part is the largest beyond the spread of the steps"
+        )
+        text += f"Which part decides: too noisy to tell ({why}). "
+        if waited.busy:
+            return Text(text)
     return Text(f"{text}Moving the bytes is {min(shares):.1f} to {max(shares):.1f} % of a step; a faster link cannot save more.")
 
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.engine.formula import sent_by_formula
+from labkit.runs.spread import measured
 
 KINDS = ("backward", "forward", "update", "data")  # where two happen at the same time, the time counts as the first of these
 EXCHANGE = ("moving", "latency", "delayed", "peer", "waking", "other")  # and so with these; "other" is what is left
@@ -38,9 +39,10 @@ Span = tuple[str, float, float]  # part, start, end
 @dataclass(frozen=True)
 class Waited:
     """Seconds in which ranks computed nothing, by part (a name of EXCHANGE), and of the whole "step": for each recorded step the
-    mean over the ranks."""
+    mean over the ranks. `busy`: did other programs take cores meanwhile?"""
 
     seconds: dict[str, list[float]]
+    busy: bool = False
 
     @property
     def largest(self) -> str:
@@ -49,9 +51,11 @@ class Waited:
 
     @property
     def clear(self) -> bool:
-        """Is it beyond the spread? At least three steps, and in each of them it is larger than every other part."""
-        largest, others = self.seconds[self.largest], [self.seconds[part] for part in EXCHANGE if part != self.largest]
-        return len(largest) >= 3 and all(one > max(rest) for one, *rest in zip(largest, *others, strict=True))
+        """Is it larger than every other part beyond the spread of the steps (`Measured.order`)? Never on a busy machine."""
+        largest = [max(s, 1e-9) for s in self.seconds[self.largest]]
+        others = [self.seconds[part] for part in EXCHANGE if part != self.largest]
+        ratios = [measured([a / max(b, 1e-9) for a, b in zip(largest, rest, strict=True)], self.busy) for rest in others]
+        return all(ratio.order() == 1 for ratio in ratios)
 
     @property
     def bytes_are_the_time(self) -> bool:

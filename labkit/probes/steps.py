@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.probes.parts import Waited
 from labkit.probes.trace import Trace, trace
+from labkit.runs.rounds import BUSY_SHARE
 from labkit.runs.spread import LEAST, Measured, in_rounds, measured
-from labkit.system.machine import Watch, busy, this_machine
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,20 @@ class Traced:
 
     def each(self, figure: Callable[[Trace], float]) -> Measured:
         """A positive figure of a trace, with its spread over the rounds."""
-        return measured([figure(one) for one in self.rounds], self.parts["step_s"].busy)
+        return measured([figure(one) for one in self.rounds], self.busy)
+
+    @property
+    def busy(self) -> bool:
+        """Did other programs take cores that the ranks needed, in too many of all traces of these rounds?"""
+        return self.parts["step_s"].busy
+
+    def waited(self) -> Waited | None:
+        """What the training ranks did while they computed nothing, in the steps of all rounds (see `Trace.waited`)."""
+        found = [waited for one in self.rounds if (waited := one.waited())]
+        if len(found) < len(self.rounds):
+            return None
+        seconds = {part: [s for one in found for s in one.seconds[part]] for part in found[0].seconds}
+        return Waited(seconds, self.busy)
 
 
 def traces(asked: Mapping[str, Mapping[str, Any]], rounds: int = LEAST, fresh: bool = False) -> dict[str, Traced]:
@@ -38,13 +52,10 @@ def traces(asked: Mapping[str, Mapping[str, Any]], rounds: int = LEAST, fresh: b
 
     Raises SpecError and RunFailed as `trace` does."""
     found: list[dict[str, Trace]] = []
-    taken = []
     for number in range(1, rounds + 1):
-        watch = Watch()
         found.append({label: trace(**arguments, number=number, fresh=fresh) for label, arguments in asked.items()})
-        needed = max((one.spec.processes * max(1, one.spec.threads_per_rank) for one in found[-1].values()), default=1)
-        taken.append(busy(watch.taken().cores, needed, this_machine().cores))
-    was_busy = sum(taken) > rounds / 3
+    each = [one.busy for turn in found for one in turn.values()]
+    was_busy = sum(each) > len(each) * BUSY_SHARE
     slowest = [{label: slowest_rank(one) for label, one in turn.items()} for turn in found]
     keys = [key for key in next(iter(slowest[0].values())) if key.endswith("_s")] if asked else []
     told: dict[str, dict[str, Measured]] = {label: {} for label in asked}

@@ -28,6 +28,7 @@ from labkit.rows.spec import Spec
 from labkit.runs.folders import claimed, conditions
 from labkit.runs.plan import plan
 from labkit.system.files import read_kept, write_json
+from labkit.system.machine import Watch, busy, this_machine
 
 PROBE = (
     "trace.py",
@@ -49,12 +50,19 @@ class Trace:
     holds    bytes of "parameters", "gradients", "optimizer" state, and "activations" kept for backward, at their peak
 
     start and end are in seconds since the first recorded step began. `exchange`: False if the ranks did not communicate.
-    `link`: {"group" or "pair": (latency in seconds, bandwidth in bytes per second)} at the end of a step (`parts.link_of`)."""
+    `link`: {"group" or "pair": (latency in seconds, bandwidth in bytes per second)} at the end of a step (`parts.link_of`).
+    `others_cores`: cores that other programs took while it was recorded."""
 
     spec: Spec
     exchange: bool
     ranks: list[dict[str, Any]]
     link: dict[str, tuple[float, float]]
+    others_cores: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Did other programs take cores that its ranks needed?"""
+        return busy(self.others_cores, self.spec.processes * max(1, self.spec.threads_per_rank), this_machine().cores)
 
     def step(self, k: int) -> dict[int, list[list[Any]]]:
         """The events of recorded step k (0, 1, ...), by rank."""
@@ -101,7 +109,8 @@ class Trace:
             {
                 name: [statistics.mean(step[f"{name}_s"] for step in same) for same in zip(*training, strict=True)]
                 for name in names
-            }
+            },
+            self.busy,
         )
 
     def bubble(self) -> float:
@@ -172,7 +181,8 @@ def trace(
                 timeout_s=spec.timeout_s,
                 deadline_s=spec.deadline_s,
             )
-            kept = about | {"ranks": launch.launch(job)}
+            watch = Watch()
+            kept = about | {"ranks": launch.launch(job), "others_cores": round(watch.taken().cores, 2)}
             write_json(folder / "trace.json", kept)
     zero = min(rank["steps"][0][0] for rank in kept["ranks"])
     for rank in kept["ranks"]:
@@ -181,7 +191,7 @@ def trace(
         for message in rank["messages"]:
             message |= {key: message[key] and message[key] - zero for key in ("called", "ended", "waited", "went_on")}
     received(kept["ranks"])
-    return Trace(spec, exchange, kept["ranks"], link_of(kept["ranks"]))
+    return Trace(spec, exchange, kept["ranks"], link_of(kept["ranks"]), kept["others_cores"])
 
 
 def trace_rank(*, rank: int, progress: Any, spec: dict[str, Any], data_folder: str, steps: int, exchange: bool) -> dict[str, Any]:

@@ -127,13 +127,15 @@ def test_the_link_is_measured_from_the_last_call():
     assert link_of([{"trial": []}]) == {}
 
 
-def test_a_faster_link_helps_only_where_bytes_are_the_time_in_every_step():
-    def waited(moving, peer):
+def test_a_faster_link_helps_only_where_bytes_are_the_time_beyond_the_spread():
+    def waited(moving, peer, busy=False):
         flat = dict.fromkeys(EXCHANGE, [0.0] * len(moving))
-        return Waited({"step": [10.0] * len(moving), **flat, "moving": moving, "peer": peer})
+        return Waited({"step": [10.0] * len(moving), **flat, "moving": moving, "peer": peer}, busy)
 
-    assert waited([3, 4, 5], [1, 2, 4]).bytes_are_the_time
-    assert not waited([3, 4, 5], [1, 4.5, 1]).bytes_are_the_time, "not in every step: noise could say so"
+    steady = [3, 4, 5, 4, 3, 4, 5, 4, 4]
+    assert waited(steady, [2, 2.5, 3, 2, 2, 3, 3, 2, 2]).bytes_are_the_time
+    assert not waited(steady, [1, 6, 2, 7, 1, 5, 1, 6, 2]).bytes_are_the_time, "the larger median, but noise could say so"
+    assert not waited(steady, [1] * 9, busy=True).bytes_are_the_time, "others used the cores"
     assert not waited([3, 4], [1, 1]).bytes_are_the_time, "two steps have no spread"
-    late = waited([1, 1, 1], [2, 3, 2])
+    late = waited([1] * 9, [2, 3, 2, 3, 2, 3, 2, 3, 2])
     assert (late.largest, late.clear, late.bytes_are_the_time) == ("peer", True, False)
