@@ -13,6 +13,7 @@ import pytest
 
 from labkit.batch.progress import Watch, duration
 from labkit.runs import folders
+from labkit.runs.plan import plan
 from labkit.system.files import write_json
 from labkit.terminal import notebook_bar
 from tests.helpers.made_up import CPU, put, use
@@ -43,7 +44,7 @@ def training(name: str, *events: dict[str, Any], label: str = "quick") -> Path:
 
 
 def test_a_row_s_time_comes_from_last_time(clock: Callable[[float], None]) -> None:
-    put(ROW)  # which took 10 s
+    put(ROW, spec=plan(ROW).runnable[0].spec.but(epochs=24).to_dict())  # which took 10 s
     training(ROW, {"phase": "step", "epoch": 4}, {"phase": "step", "epoch": 5})
     clock(3.0)
     assert Watch("quick").row(ROW) == f"{ROW}: epoch 6 of 24, about 7 s more"
