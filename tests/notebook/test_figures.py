@@ -53,10 +53,10 @@ def a_trace(moving, peer, step=10.0):
 
 
 def test_a_faster_link_is_advised_only_where_bytes_are_the_time():
-    text = str(exchange(a_trace([0.003, 0.004, 0.005], [0.001, 0.002, 0.001])))
-    assert "The largest part, in every step, is moving bytes. A faster link, or fewer bytes, would help." in text
-    assert "moving bytes 4.0 ms (3.0 to 5.0); waiting for a slower rank 1.0 ms (1.0 to 2.0)" in text
-    late = str(exchange(a_trace([0.001] * 3, [0.004, 0.005, 0.006], step=0.02)))
+    text = str(exchange(a_trace([0.0040, 0.0042, 0.0041], [0.0010, 0.0011, 0.0010])))
+    assert "The largest part, beyond the spread, is moving bytes. A faster link, or fewer bytes, would help." in text
+    assert "moving bytes 4.1 ms (4.0 to 4.2); waiting for a slower rank 1.0 ms (1.0 to 1.1)" in text
+    late = str(exchange(a_trace([0.001] * 3, [0.0050, 0.0051, 0.0052], step=0.02)))
     assert "waiting for a slower rank. Ranks that come at the same time would help; a faster link would not." in late
     assert late.endswith("Moving the bytes is 5.0 to 5.0 % of a step; a faster link cannot save more.")
     noisy = str(exchange(a_trace([0.001, 0.004, 0.001], [0.004, 0.001, 0.004])))

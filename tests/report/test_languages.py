@@ -74,7 +74,7 @@ def test_no_text_is_unused_and_none_is_missing(monkeypatch, tmp_path, pictures):
     written(tmp_path)
     everything()
     written(tmp_path)
-    written(tmp_path, overrides={"epochs": 10, "seed": 0})
+    written(tmp_path, overrides={"epochs": 8, "seed": 0})
     written(tmp_path, publish=True)
     families = {
         "kind": verdict.KINDS,
